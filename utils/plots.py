@@ -1,0 +1,230 @@
+"""Every picture of the course, drawn one way.
+
+One palette (Okabe and Ito's, safe for colour blindness), one type size that reads from the
+back of a room, rows are queries and columns are keys, forbidden cells are hatched and never
+look like a zero. Each function draws, shows and stores its picture with ``alt``: a sentence
+that says what is to be seen.
+"""
+
+import io
+import json
+import math
+
+import matplotlib
+import torch
+from IPython.display import display
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure   # without pyplot: no global state, nothing to close
+
+from utils.train import LADDER
+
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"
+INK, GREY, PALE = "#222222", "#8A8A8A", "#EEEEEE"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
+WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", SKY, BLUE, "#00243B"])   # 0 is white, dark is much
+SIGNED = LinearSegmentedColormap.from_list("signed", [RED, "#FFFFFF", BLUE])
+
+matplotlib.rcParams.update({
+    "font.size": 13, "axes.titlesize": 15, "axes.titleweight": "bold", "axes.labelsize": 13,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white", "lines.linewidth": 2.5,
+})
+
+
+def show(fig, alt):
+    """Show a figure and store ``alt`` with it, for screen readers and for pages without pictures."""
+    png = io.BytesIO()
+    fig.savefig(png, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+    bundle = {"image/png": png.getvalue(), "text/plain": f"[figure] {alt}"}
+    display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def visible(text):
+    """Characters as they can be seen in a picture: ␣ for a space, ↵ for a new line."""
+    return text.replace(" ", "␣").replace("\n", "↵")
+
+
+def new(width=9, height=4, columns=1, **options):
+    """A figure and its axes (one, or a list of several side by side)."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(1, columns, **options)
+
+
+def draw_matrix(ax, matrix, title, rows=None, columns=None, xlabel="", ylabel="", mask=None, numbers=None, cmap=WEIGHTS, limits=None):
+    """Draw a (rows, columns) tensor into ``ax``. Cells where ``mask`` is True are forbidden: grey and crossed out.
+
+    ``numbers`` is a format like "{:.2f}" to write into the cells, ``limits`` the values of
+    the palest and darkest colour.
+    """
+    matrix = torch.as_tensor(matrix).detach().float()
+    low, high = limits or (matrix[matrix.isfinite()].min().item(), matrix[matrix.isfinite()].max().item())
+    ax.imshow(matrix.nan_to_num(neginf=low), cmap=cmap, vmin=low, vmax=max(high, low + 1e-9), aspect="equal")
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            if mask is not None and mask[i, j]:
+                ax.add_patch(matplotlib.patches.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=PALE, edgecolor="#BBBBBB", hatch="//", lw=0))
+            elif numbers is not None:
+                red, green, blue, _ = cmap((matrix[i, j].item() - low) / max(high - low, 1e-9))
+                dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+                ax.text(j, i, numbers.format(matrix[i, j].item()), ha="center", va="center", color="white" if dark else INK, fontsize=11)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    for axis, labels, count in ((ax.xaxis, columns, matrix.shape[1]), (ax.yaxis, rows, matrix.shape[0])):
+        if labels is not None:
+            axis.set_ticks(range(count), [visible(str(label)) for label in labels])
+        axis.set_tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def matrices(panels, alt, width=None, height=4.2):
+    """Several matrices side by side; each panel is a dict of ``draw_matrix``'s arguments."""
+    fig, axes = new(width or 4.2 * len(panels), height, columns=len(panels), squeeze=False)
+    for ax, panel in zip(axes[0], panels):
+        draw_matrix(ax, **panel)
+    show(fig, alt)
+
+
+def bars(labels, values, title, xlabel, ylabel, alt, highlight=(), line=None, width=10, height=4):
+    """Bars, some of them in a second colour; ``line`` is (height, what it means)."""
+    fig, ax = new(width, height)
+    ax.bar(range(len(values)), values, color=[ORANGE if i in highlight else BLUE for i in range(len(values))])
+    ax.set_xticks(range(len(labels)), [visible(str(label)) for label in labels])
+    if line:
+        ax.axhline(line[0], color=RED, ls="--", lw=2)
+        ax.annotate(line[1], (1, line[0]), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=RED)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    show(fig, alt)
+
+
+def lines(curves, title, xlabel, ylabel, alt, levels=(), xscale="linear", yscale="linear", marker="", width=9, height=4.5):
+    """Curves {name: (xs, ys)}, each with its own colour and line style; ``levels`` are (height, name) to compare with."""
+    fig, ax = new(width, height)
+    for (name, (xs, ys)), colour, style in zip(curves.items(), COLOURS * 2, ("-", "--", "-.", ":") * 3):
+        ax.plot(xs, ys, style, color=colour, label=name, marker=marker)
+    for height_, name in levels:
+        ax.axhline(height_, color=GREY, lw=1.5, ls=":")
+        ax.annotate(name, (1, height_), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=INK)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    if xscale == "log":   # name the points that were measured, not the powers of ten
+        ax.set_xticks(list(xs), [f"{x:,}" for x in xs], minor=False)
+        ax.minorticks_off()
+    if len(curves) > 1:
+        ax.legend(frameon=False)
+    show(fig, alt)
+
+
+def curve(history, title="Loss while training", levels=()):
+    """Train and validation loss over the steps, with the best look marked."""
+    best = min(history, key=lambda look: look["val"])
+    fig, ax = new(9, 4.5)
+    steps = [look["step"] for look in history]
+    ax.plot(steps, [look["train"] for look in history], "--", color=BLUE, label="train")
+    ax.plot(steps, [look["val"] for look in history], "-", color=ORANGE, label="validation")
+    ax.plot(best["step"], best["val"], "o", color=RED, ms=10, label="best validation")
+    for height, name in levels:
+        ax.axhline(height, color=GREY, lw=1.5, ls=":")
+        ax.annotate(name, (1, height), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+    ax.set(title=title, xlabel="step", ylabel="loss (nats per character)")
+    ax.legend(frameon=False)
+    show(fig, f"{title}: training and validation loss over {steps[-1]} steps; the lowest validation loss is marked.")
+
+
+def ladder(chapter, val_loss):
+    """The validation losses so far: earlier chapters as stored, this chapter's own number highlighted."""
+    rungs = {key: dict(rung) for key, rung in json.loads(LADDER.read_text()).items() if key <= chapter}
+    rungs[chapter]["val"] = val_loss
+    known = [(f"{key} · {rung['name']}", rung["val"]) for key, rung in rungs.items() if rung["val"] is not None]
+    names, losses = ["guessing"] + [name for name, _ in known], [math.log(65)] + [loss for _, loss in known]
+    fig, ax = new(9, 1.2 + 0.5 * len(names))
+    ax.barh(range(len(names)), losses, color=[GREY] + [BLUE] * (len(known) - 1) + [ORANGE], height=0.65)
+    for i, loss in enumerate(losses):
+        ax.text(loss + 0.04, i, f"{loss:.2f}", va="center")
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(title="The ladder so far", xlabel="validation loss (nats per character), less is better", xlim=(0, 4.6))
+    show(fig, "Bars of the validation loss, one for each chapter so far, getting shorter from guessing at random to this chapter.")
+
+
+PARTS = (   # (name, the chapter that builds it), from ids at the bottom to logits at the top
+    ("token + position embedding", "06"), ("layer norm", "10"), ("attention", "06"), ("projection", "09"),
+    ("+", "09"), ("layer norm", "10"), ("feed-forward", "08"), ("+", "09"), ("last layer norm", "10"), ("lm_head", "06"),
+)
+
+
+def skeleton(chapter):
+    """The model as a column of parts: new in this chapter, built before, or still to come."""
+    fig, ax = new(9, 7)
+    ax.set(xlim=(-1, 14), ylim=(-1, 13.2), title="The model, and what this chapter adds")
+    ax.axis("off")
+    looks = {   # face, edge, text
+        "new": (ORANGE, INK, INK), "built": ("#CFE6F5", BLUE, INK), "to come": ("white", "#BBBBBB", GREY),
+    }
+    state = {"07": {"attention": "new"}, "09": {"feed-forward": "new"}}.get(chapter, {})   # parts that grow a second time
+    height = 0
+    ax.text(4, -0.6, "idx (B, T)", ha="center", va="center")
+    for name, born in PARTS:
+        how = state.get(name, "new" if born == chapter else "built" if born < chapter else "to come")
+        face, edge, colour = looks[how]
+        style = {"facecolor": face, "edgecolor": edge, "lw": 2.5 if how == "new" else 1.5, "ls": "--" if how == "to come" else "-"}
+        if name == "+":
+            ax.add_patch(matplotlib.patches.Circle((4, height + 0.4), 0.36, **style))
+            ax.text(4, height + 0.36, "+", ha="center", va="center", fontsize=16, color=colour)
+            ax.plot([7.7, 7.7], [start, height + 0.4], color=edge, lw=4 if how == "new" else 1.5, ls=style["ls"])
+            ax.plot([4, 7.7], [start, start], color=edge, lw=4 if how == "new" else 1.5, ls=style["ls"])
+            ax.annotate("", (4.4, height + 0.4), (7.7, height + 0.4), arrowprops={"arrowstyle": "-|>", "color": edge, "lw": 4 if how == "new" else 1.5})
+        else:
+            ax.add_patch(matplotlib.patches.FancyBboxPatch((0.8, height), 6.4, 0.8, boxstyle="round,pad=0.05", **style))
+            ax.text(4, height + 0.4, name, ha="center", va="center", color=colour, fontweight="bold" if how == "new" else "normal")
+        ax.annotate("", (4, height - 0.05), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
+        height += 1.2
+        if name in ("+", "token + position embedding"):
+            start = height - 0.25   # where the next residual path leaves
+    ax.annotate("", (4, height), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
+    ax.text(4, height + 0.35, "logits (B, T, V)", ha="center", va="center")
+    ax.add_patch(matplotlib.patches.Rectangle((0.2, 0.95), 8.1, 8.35, fill=False, edgecolor=GREY, ls=":", lw=1.5))
+    ax.text(8.5, 5.2, "body: one block" if chapter < "09" else "body: several\nblocks in a row", va="center")
+    for i, (how, (face, edge, colour)) in enumerate(looks.items()):
+        ax.add_patch(matplotlib.patches.Rectangle((9.6, 11.6 - 0.9 * i), 0.7, 0.5, facecolor=face, edgecolor=edge, lw=2, ls="--" if how == "to come" else "-"))
+        ax.text(10.6, 11.85 - 0.9 * i, {"new": "new here", "built": "built before", "to come": "still to come"}[how], va="center")
+    added = ", ".join(dict.fromkeys(name for name, born in PARTS if born == chapter or name in state))
+    show(fig, f"The model as a column of parts, from ids at the bottom to logits at the top. New in chapter {chapter}: {added.replace('+,', 'residual sums,')}.")
+
+
+def draw_tokens(ax, text, x, y, colours):
+    """Write characters into boxes from (x, y) to the right, one unit each; a colour of None is a forbidden cell."""
+    for i, (ch, colour) in enumerate(zip(text, colours)):
+        look = {"facecolor": colour} if colour else {"facecolor": PALE, "hatch": "///"}
+        ax.add_patch(matplotlib.patches.Rectangle((x + i, y), 0.94, 0.86, edgecolor="#BBBBBB", lw=0.5, **look))
+        if colour:
+            ax.text(x + i + 0.47, y + 0.4, visible(ch), ha="center", va="center", fontsize=14, color=INK)
+
+
+def contexts(chunk):
+    """Chapter 03: the T questions in T + 1 characters, one a row."""
+    T = len(chunk) - 1
+    fig, ax = new(9, 0.55 * T + 1)
+    for t in range(T):
+        draw_tokens(ax, chunk, 0, T - 1 - t, ["#CFE6F5"] * (t + 1) + [ORANGE] + [None] * (T - t - 1))
+        ax.text(-0.3, T - 1 - t + 0.4, f"t = {t}", ha="right", va="center")
+    ax.set(xlim=(-1.6, T + 1.2), ylim=(-0.2, T + 0.1), title="Every position asks its own question")
+    ax.axis("off")
+    show(fig, f"{T} rows. In row t the first t + 1 characters are the context, the next one is the target, the rest is hidden.")
+
+
+def batch_windows(ids, starts, T, decode):
+    """Chapter 03: windows of the text become the rows of x, and one step later the rows of y."""
+    fig, ax = new(11, 5)
+    tints = ("#CFE6F5", "#FBE3B0", "#BFE5D8", "#F3D3E2")
+    for b, start in enumerate(starts.tolist()):
+        y = 1.15 * (len(starts) - 1 - b)
+        around = decode(ids[start - 2 : start + T + 3].tolist())
+        draw_tokens(ax, around, 0, y, ["white"] * 2 + [tints[b % 4]] * T + ["white"] * 3)
+        ax.text(-0.3, y + 0.4, f"… from {start:,}", ha="right", va="center", fontsize=11)
+        draw_tokens(ax, around[2:-3], T + 7, y, [tints[b % 4]] * T)
+        draw_tokens(ax, around[3:-2], 2 * T + 8, y, [tints[b % 4]] * T)
+    top = 1.15 * len(starts) + 0.2
+    for x, name in ((2 + T / 2, "the text"), (T + 7 + T / 2, f"x  ({len(starts)}, {T})"), (2 * T + 8 + T / 2, f"y  ({len(starts)}, {T})")):
+        ax.text(x, top, name, ha="center", fontweight="bold")
+    ax.set(xlim=(-4, 3 * T + 8.2), ylim=(-0.3, top + 0.8), title="Windows of the text become rows of a batch", aspect="equal")
+    ax.axis("off")
+    show(fig, f"{len(starts)} windows of {T} characters, from random places in the text, become the rows of x. "
+              "The rows of y are the same windows moved one character to the right.")
