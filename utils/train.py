@@ -20,8 +20,8 @@ LADDER = ROOT / "data" / "ladder.json"   # the validation loss each chapter shou
 PRESETS = {
     # About two minutes on one CPU core.
     "cpu": {
-        "shape": {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128},
-        "steps": 1500, "batch_size": 12, "lr": 2e-3,
+        "shape": {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 96},
+        "steps": 1200, "batch_size": 24, "lr": 3e-3,
     },
     # The lecture's, for a GPU.
     "lecture": {
