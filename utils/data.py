@@ -1,6 +1,7 @@
 """Texts, the character tokenizer, the split, and batches. Chapters 01 to 03."""
 
 import hashlib
+import http.client
 import os
 import tempfile
 import time
@@ -113,7 +114,8 @@ def _download(urls, sha256, tries=2):
             try:
                 with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
                     raw = answer.read()
-            except (OSError, ValueError) as error:   # no network, no such host, a time-out, a bad proxy setting
+            # No network, no such host, a time-out, a connection cut half-way, a bad proxy setting.
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 print(f"Download failed: {getattr(error, 'reason', error)}.")
                 time.sleep(0.5)
                 continue

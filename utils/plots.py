@@ -228,3 +228,170 @@ def batch_windows(ids, starts, T, decode):
     ax.axis("off")
     show(fig, f"{len(starts)} windows of {T} characters, from random places in the text, become the rows of x. "
               "The rows of y are the same windows moved one character to the right.")
+
+
+def product(weights, values, names, alt, rows=(None,), mask=None, tokens=None, channels=None, numbers="{:.2f}", width=9, height=2.9):
+    """Chapter 05: weights (T, T) @ values (T, C) = result (T, C), drawn once for each of ``rows``.
+
+    That row is outlined on both sides, and so are the values it uses. ``names`` are the
+    titles of the three matrices, ``tokens`` and ``channels`` the labels of rows and columns.
+    """
+    weights, values = torch.as_tensor(weights).detach().float(), torch.as_tensor(values).detach().float()
+    result = weights @ values   # (T, T) @ (T, C) → (T, C)
+    T, C = values.shape
+    most = max(values.abs().max().item(), result.abs().max().item())
+    look = {"cmap": SIGNED, "limits": (-most, most)} if values.min() < 0 else {"cmap": WEIGHTS, "limits": (0, most)}
+    fig = Figure(figsize=(width, height * len(rows)), layout="constrained")
+    grid = fig.subplots(len(rows), 5, squeeze=False, width_ratios=[T, 0.6, C, 0.6, C])
+    for row, (left, at, middle, equals, right) in zip(rows, grid):
+        draw_matrix(left, weights, names[0], tokens, tokens, mask=mask, numbers=numbers)
+        draw_matrix(middle, values, names[1], tokens, channels, numbers=numbers, **look)
+        draw_matrix(right, result, names[2], tokens, channels, numbers=numbers, **look)
+        for ax, sign in ((at, "@"), (equals, "=")):
+            ax.axis("off")
+            ax.text(0.5, 0.5, sign, ha="center", va="center", fontsize=20)
+        if row is not None:
+            used = weights[row].nonzero().flatten()
+            for ax, top, bottom, across in ((left, row, row, T), (middle, used.min().item(), used.max().item(), C), (right, row, row, C)):
+                ax.add_patch(matplotlib.patches.Rectangle(
+                    (-0.5, top - 0.5), across, bottom - top + 1, fill=False, edgecolor=ORANGE, lw=4, clip_on=False,
+                ))
+    show(fig, alt)
+
+
+def graph(hears, labels, title, alt, listener=None):
+    """Chapter 06: who hears whom, as nodes with arrows and as a matrix.
+
+    ``hears`` (T, T) is true at [i, j] where node i hears node j: an arrow from j to i, above
+    the nodes if j comes first, below if it comes later. The arrows into ``listener`` are orange.
+    """
+    hears = torch.as_tensor(hears).bool()
+    fig, (ax, table) = new(12, 4.6, columns=2, width_ratios=(1.9, 1))
+    for i, j in hears.nonzero().tolist():
+        colour, weight = (ORANGE, 3) if i == listener else (BLUE, 1.2)
+        if i == j:
+            ax.add_patch(matplotlib.patches.Circle((i, -0.36), 0.2, fill=False, edgecolor=colour, lw=weight))
+        else:
+            arrow = {"arrowstyle": "-|>", "color": colour, "lw": weight, "shrinkA": 13, "shrinkB": 13, "connectionstyle": "arc3,rad=-0.55"}
+            ax.annotate("", (i, 0), (j, 0), arrowprops=arrow, zorder=3 if i == listener else 2)
+    for i, label in enumerate(labels):
+        ax.add_patch(matplotlib.patches.Circle((i, 0), 0.24, facecolor="#CFE6F5" if i != listener else "#FBE3B0", edgecolor=INK, lw=1.5, zorder=4))
+        ax.text(i, -0.02, visible(str(label)), ha="center", va="center", fontsize=14, zorder=5)
+    reach = 0.3 * len(labels)
+    ax.set(xlim=(-0.6, len(labels) - 0.4), ylim=(-reach if hears.triu(1).any() else -0.8, reach), title=title, aspect="equal")
+    ax.axis("off")
+    draw_matrix(table, hears.float(), "the same as a matrix", labels, labels, "is heard (key)", "listens (query)", mask=~hears, limits=(0, 1.5))
+    show(fig, alt)
+
+
+def heads_joined(n_head, head_size, T):
+    """Chapter 07: one input, several heads side by side, their outputs joined along the channels."""
+    C, tints = n_head * head_size, ("#CFE6F5", "#FBE3B0", "#BFE5D8", "#F3D3E2")
+    fig, ax = new(10, 6.2)
+
+    def grid(x, y, columns, colour):
+        for i in range(T):
+            for j in range(columns):
+                ax.add_patch(matplotlib.patches.Rectangle((x + j, y + i), 1, 1, facecolor=colour, edgecolor="white", lw=0.8))
+
+    low, middle, high = 0, T + 4, 2 * T + 8
+    grid(0, low, C, "#DDDDDD")
+    ax.text(C + 0.7, low + T / 2, f"x, every token\n(T, C) = ({T}, {C})", va="center")
+    for h in range(n_head):
+        left = h * (head_size + 2) - (n_head - 1)
+        grid(left, middle, head_size, tints[h % 4])
+        grid(h * head_size, high, head_size, tints[h % 4])
+        ax.text(left + head_size / 2, middle + T / 2, f"head {h}", ha="center", va="center", fontweight="bold")
+        ax.text(h * head_size + head_size / 2, high + T / 2, f"head {h}", ha="center", va="center", fontweight="bold")
+        for start, end in (((C / 2, low + T), (left + head_size / 2, middle)), ((left + head_size / 2, middle + T), (h * head_size + head_size / 2, high))):
+            ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.5})
+    ax.text(C + n_head, middle + T / 2, f"each head\n(T, H) = ({T}, {head_size})", va="center")
+    ax.text(C + 0.7, high + T / 2, f"joined by cat\n(T, {n_head}·H) = ({T}, {C})", va="center")
+    ax.set(xlim=(-n_head - 0.5, C + 14), ylim=(-0.5, high + T + 0.5), title="Heads work side by side, then their outputs are joined")
+    ax.axis("off")
+    show(fig, f"The same input of {C} channels goes into {n_head} heads. Each gives {head_size} channels for every token. "
+              f"Laid side by side they are {C} channels again.")
+
+
+def communicate_compute(tokens):
+    """Chapter 08: arrows between tokens (attention), then for each token a step of its own (feed-forward)."""
+    fig, ax = new(10, 5.2)
+    box = {"boxstyle": "round,pad=0.35", "edgecolor": GREY}
+    for t, ch in enumerate(tokens):
+        ax.text(t, 0, visible(ch), ha="center", va="center", fontsize=16, bbox={**box, "facecolor": PALE})
+        ax.text(t, 2.4, visible(ch), ha="center", va="center", fontsize=16, bbox={**box, "facecolor": "#CFE6F5"})
+        ax.text(t, 4, visible(ch), ha="center", va="center", fontsize=16, bbox={**box, "facecolor": ORANGE})
+        for s in range(t + 1):
+            ax.annotate("", (t, 2.0), (s, 0.4), arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1, "alpha": 0.7})
+        ax.annotate("", (t, 3.6), (t, 2.8), arrowprops={"arrowstyle": "-|>", "color": RED, "lw": 3})
+    right = len(tokens) - 0.4
+    ax.text(right, 1.2, "communicate:\nattention, each token hears\nitself and those before", va="center", color=BLUE)
+    ax.text(right, 3.2, "compute:\nfeed-forward, each\ntoken on its own", va="center", color=RED)
+    ax.set(xlim=(-0.6, right + 2.6), ylim=(-0.6, 4.6), title="Communicate, then compute")
+    ax.axis("off")
+    show(fig, "Below, arrows go from every token to itself and to the later ones: attention. "
+              "Above, one arrow goes straight up from each token: feed-forward, with no arrow between tokens.")
+
+
+def token_rows(rows, title, alt):
+    """Chapter 02: the same text cut in several ways, one row each: (label, its tokens, the new token or None)."""
+    longest = max(sum(map(len, tokens)) for _, tokens, _ in rows)
+    fig, ax = new(11, 0.55 * len(rows) + 0.9)
+    for y, (label, tokens, made) in enumerate(reversed(rows)):
+        x = 0
+        for i, token in enumerate(tokens):
+            face = ORANGE if token == made else ("#CFE6F5", "#BFE5D8")[i % 2]
+            ax.add_patch(matplotlib.patches.Rectangle((x + 0.06, y), len(token) - 0.12, 0.8, facecolor=face, edgecolor=INK, lw=0.8))
+            for ch in token:
+                ax.text(x + 0.5, y + 0.38, visible(ch), ha="center", va="center", fontsize=13)
+                x += 1
+        ax.text(-0.5, y + 0.4, label, ha="right", va="center")
+        ax.text(longest + 0.5, y + 0.4, f"{len(tokens)} tokens", va="center")
+    ax.set(xlim=(-0.24 * longest, 1.16 * longest), ylim=(-0.2, len(rows)), title=title)
+    ax.axis("off")
+    show(fig, alt)
+
+
+def trade_off(curve, points, alt):
+    """Chapter 02: tokens in the whole text against vocabulary size; ``points`` is {name: (size, length, label's place)}."""
+    fig, ax = new(10, 5)
+    ax.plot(*curve, color=BLUE, label="byte-pair encoding, learned from this text")
+    for (name, (size, length, place)), colour in zip(points.items(), (ORANGE, GREEN, PURPLE, RED)):
+        ax.plot(size, length, "o", color=colour, ms=11)
+        ax.annotate(f"{name}\n{size:,} symbols", (size, length), (0, 11 if place == "above" else -11), ha="center",
+                    va="bottom" if place == "above" else "top", textcoords="offset points")
+    sizes = (65, 256, 1024, 4096, 16384, 65536)
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.set(title="A larger vocabulary makes a shorter text", xlabel="vocabulary size (symbols)", ylabel="tokens in the whole text",
+           ylim=(0, 1.3 * max(curve[1])), xlim=(45, 130_000))
+    ax.legend(frameon=False, loc="upper right")
+    show(fig, alt)
+
+
+def split_strip(n_train, n_val):
+    """Chapter 02: the text as one strip, its first part to learn from, its last part hidden."""
+    fig, ax = new(10, 1.9)
+    ax.barh(0, n_train, color="#CFE6F5", edgecolor=INK)
+    ax.barh(0, n_val, left=n_train, color=ORANGE, edgecolor=INK)
+    ax.text(n_train / 2, 0, f"train: learn from these {n_train:,}", ha="center", va="center")
+    ax.text(n_train + n_val / 2, 0.55, f"validation: {n_val:,}", ha="center", va="bottom")
+    ax.set(xlim=(0, 1.04 * (n_train + n_val)), ylim=(-0.5, 1), yticks=[], xlabel="position in the text", title="The split, in order")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.spines["left"].set_visible(False)
+    show(fig, f"One strip for the whole text. The first {n_train:,} characters are for training, the last {n_val:,} for validation.")
+
+
+def overlapping(chunk, size, hidden):
+    """Chapter 02: every window of ``size`` characters of a chunk, one a row; window number ``hidden`` is for validation."""
+    count = len(chunk) - size + 1
+    fig, ax = new(10, 0.45 * count + 1)
+    for i in range(count):
+        draw_tokens(ax, chunk[i : i + size], i, count - 1 - i, [ORANGE if i == hidden else "#CFE6F5"] * size)
+        ax.text(-0.3, count - 0.6 - i, "validation" if i == hidden else "train", ha="right", va="center")
+    ax.set(xlim=(-3.4, len(chunk) + 0.2), ylim=(-0.2, count + 0.1), title="Windows overlap, so a random split hides nothing")
+    ax.axis("off")
+    show(fig, f"{count} windows of {size} characters, each one character further. One is for validation, "
+              "and every character of it stands in the training windows above and below, too.")

@@ -106,6 +106,8 @@ def train(
     best.safetensors, and resume.pt holds what ``resume=True`` needs to go on.
     The model is left in eval mode.
     """
+    if out is not None and tokenizer is None:
+        raise ValueError("a checkpoint in out needs the tokenizer too, or nobody could read what the model writes")
     block_size, device = model.block_size, next(model.parameters()).device
     # fused does AdamW's arithmetic in one pass: the same steps, a quarter less time here.
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
@@ -117,6 +119,8 @@ def train(
         first, history = state["step"], state["history"]
         batches.set_state(state["batches"])
         torch.set_rng_state(state["dropout"])
+        if first >= steps:
+            raise ValueError(f"this run is already at step {first}: to go on, ask for more than {steps} steps")
     start = time.perf_counter()
     model.train()
     try:

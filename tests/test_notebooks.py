@@ -1,0 +1,214 @@
+"""What every page must keep: its form, its definitions, and that it runs anywhere, twice.
+
+That each cell's output is still what the page shows is nbval's part: pytest runs the
+notebooks themselves too.
+"""
+
+import importlib
+import os
+import re
+import shutil
+import statistics
+import sys
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from torch import nn
+from torch.testing import assert_close
+
+from tests.notebooks import ALL, CHAPTERS, bare, cells, definitions, shortened
+from utils.data import ROOT
+
+pages = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+chapters = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def outputs(path):
+    return [output for cell in cells(path, "code") for output in cell["outputs"]]
+
+
+@pages
+def test_stored_outputs_are_from_one_run_in_order(path):
+    counts = [cell["execution_count"] for cell in cells(path, "code")]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@pages
+def test_no_errors_no_stderr_no_machine(path):
+    for output in outputs(path):
+        assert output["output_type"] != "error"
+        assert output.get("name") != "stderr"
+        said = str({key: value for key, value in output.get("data", {}).items() if not key.startswith("image/")})
+        assert not re.search(r"/(root|home|work|tmp|Users)/", said + "".join(output.get("text", "")))
+    metadata = nbformat.read(path, as_version=4).metadata
+    assert set(metadata) == {"kernelspec", "language_info"}, "widget state or a machine's details are stored"
+
+
+@pages
+def test_cells_have_names(path):
+    ids = [cell["id"] for cell in cells(path)]
+    assert len(ids) == len(set(ids))
+    for name in ids:
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) and not re.match(r"[0-9a-f]{8}(-|$)", name), name
+
+
+@pages
+def test_every_picture_has_its_words(path):
+    for output in outputs(path):
+        for kind in output.get("data", {}):
+            if kind.startswith("image/"):
+                assert len(output["metadata"][kind]["alt"].split()) >= 8
+    for cell in cells(path, "markdown"):
+        assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)[^>]*>", cell["source"]), cell["id"]
+
+
+@pages
+def test_cells_are_short_and_prose_is_longer(path):
+    sizes = {cell["id"]: len([line for line in cell["source"].splitlines() if line.strip()]) for cell in cells(path, "code")}
+    assert all(size <= 25 for size in sizes.values()), max(sizes, key=sizes.get)
+    assert statistics.median(sizes.values()) <= 6
+    words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
+    assert words >= 20 * len(sizes)
+    for cell in cells(path, "code"):
+        widest = max(map(len, cell["source"].splitlines()), default=0)
+        assert widest <= 110, f"{cell['id']} has a line of {widest} characters, too wide for a page"
+
+
+@pages
+def test_the_setup_cell_is_the_same_everywhere(path):
+    first = next(cell for cell in cells(CHAPTERS[0], "code"))
+    assert next(cell for cell in cells(path, "code"))["source"] == first["source"]
+    assert first["id"] == "setup"
+
+
+@pages
+def test_no_cell_upsets_the_comparison(path):
+    for cell in cells(path, "code"):
+        assert not re.search(r";\s*$|clear_output|display\.update|tqdm", cell["source"], re.M), cell["id"]
+
+
+@chapters
+def test_the_page_opens_and_closes_as_all_do(path):
+    prose = [cell["source"] for cell in cells(path, "markdown")]
+    assert prose[0].startswith(f"# {path.stem[:2]} · ")
+    assert "After this chapter you can" in prose[0] and "Needs" in prose[0]
+    assert "**Next**" in prose[-1]
+
+
+# Where a page builds an earlier form of something in utils: how each is made, B, T, C, H all different.
+C, H, T = 20, 5, 7
+EARLIER = {
+    ("07", "MultiHeadAttention"): ((C, 3, H, T), {}, {"proj": False}, (C,)),
+    ("08", "FeedForward"): ((C,), {}, {"widen": 1, "proj": False}, (C,)),
+    ("09", "MultiHeadAttention"): ((C, 3, H, T), {}, {}, (C,)),
+    ("09", "FeedForward"): ((C,), {}, {}, (C,)),
+    ("09", "Block"): ((C, 4, T), {}, {"norm": nn.Identity}, (C,)),
+    ("10", "Block"): ((C, 4, T), {}, {}, (C,)),
+}
+
+
+def ours():
+    """{name: (syntax tree, the thing itself)} of what utils defines."""
+    found = {}
+    for name in ("data", "model", "checkpoint", "train"):
+        module = importlib.import_module(f"utils.{name}")
+        for key, node in _definitions_of_file(module.__file__).items():
+            found[key] = (node, getattr(module, key))
+    return found
+
+
+def _definitions_of_file(path):
+    import ast
+    from pathlib import Path
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+
+
+SHARED = [(path, name) for path in CHAPTERS for name in definitions(path) if name in ours()]
+
+
+@pytest.mark.parametrize("path, name", SHARED, ids=lambda value: getattr(value, "stem", value))
+def test_a_definition_on_a_page_is_the_one_in_utils(path, name):
+    node, final = ours()[name]
+    on_page = definitions(path)[name]
+    key = (path.stem[:2], name)
+    if key not in EARLIER:
+        assert bare(on_page) == bare(node)
+        return
+    args, page_settings, utils_settings, _ = EARLIER[key]
+    page, kept = _page_class(path, name)(*args, **page_settings), final(*args, **utils_settings)
+    page.load_state_dict(kept.state_dict())
+    x = torch.randn(3, T, C, requires_grad=True)
+    for module in (page, kept):
+        module.zero_grad()
+    assert_close(page(x), kept(x))
+    grads = [torch.autograd.grad(module(x).square().sum(), [x, *module.parameters()]) for module in (page, kept)]
+    assert_close(*grads)
+
+
+def _page_class(path, name):
+    """A class as a page defines it, with what the page imports from utils or defines before it."""
+    import ast
+    space = {"torch": torch, "nn": nn, "F": torch.nn.functional}
+    for key, (_, thing) in ours().items():
+        space[key] = thing
+    for node in definitions(path).values():
+        exec(compile(ast.Module([node], []), path.name, "exec"), space)
+    return space[name]
+
+
+@pytest.fixture(scope="session")
+def bare_course(tmp_path_factory):
+    """A copy of the course on a machine with no text and no network."""
+    course = tmp_path_factory.mktemp("course")
+    shutil.copytree(ROOT / "utils", course / "utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data" / "models", course / "data" / "models")
+    shutil.copy(ROOT / "data" / "ladder.json", course / "data")
+    (course / "notebooks" / "solutions").mkdir(parents=True)
+    return course
+
+
+@pages
+def test_every_cell_runs_twice_with_no_text_and_no_network(path, bare_course):
+    """On the understudy, each cell twice in a row, trainings cut to a few steps."""
+    nothing = "http://127.0.0.1:9"
+    env = {key: value for key, value in os.environ.items() if key not in ("COURSE_DATA", "TIKTOKEN_CACHE_DIR")}
+    env |= {"http_proxy": nothing, "https_proxy": nothing, "HTTP_PROXY": nothing, "HTTPS_PROXY": nothing, "NO_PROXY": "", "no_proxy": ""}
+    notebook = nbformat.read(path, as_version=4)
+    twice = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.source, cell.outputs = shortened(cell.source), []
+            again = nbformat.from_dict({**cell, "id": cell.id[:56] + "-again"})
+            twice += [cell, again]
+    notebook.cells = twice
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": bare_course / path.parent.relative_to(ROOT)}})
+    client.execute(env=env)
+    said = "".join(output.get("text", "") for cell in twice for output in cell.outputs)
+    if "load_text" in "".join(cell.source for cell in twice):
+        assert "understudy" in said
+
+
+def test_most_cells_are_compared():
+    """The share that the README states: how many code cells' outputs nbval compares."""
+    code = [cell for path in CHAPTERS for cell in cells(path, "code")]
+    compared = [cell for cell in code if "nbval-ignore-output" not in cell["metadata"].get("tags", [])]
+    share = len(compared) / len(code)
+    assert share >= 0.75
+    stated = re.search(r"(\d+) of (\d+) code cells", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert stated and (int(stated[1]), int(stated[2])) == (len(compared), len(code))
+
+
+@chapters
+def test_the_ladder_holds_what_the_page_measured(path):
+    import json
+    ladder = json.loads((ROOT / "data" / "ladder.json").read_text(encoding="utf-8"))
+    printed = re.findall(r"validation loss (\d\.\d+)   within", "".join("".join(o.get("text", "")) for o in outputs(path)))
+    if path.stem[:2] in ladder:
+        assert printed == [f"{ladder[path.stem[:2]]['val']:.4f}"]
+    else:
+        assert not printed
+
+
