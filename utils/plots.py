@@ -239,14 +239,15 @@ def product(weights, values, names, alt, rows=(None,), mask=None, tokens=None, c
     weights, values = torch.as_tensor(weights).detach().float(), torch.as_tensor(values).detach().float()
     result = weights @ values   # (T, T) @ (T, C) → (T, C)
     T, C = values.shape
+    tokens, channels = tokens or range(T), channels or range(C)
     most = max(values.abs().max().item(), result.abs().max().item())
     look = {"cmap": SIGNED, "limits": (-most, most)} if values.min() < 0 else {"cmap": WEIGHTS, "limits": (0, most)}
     fig = Figure(figsize=(width, height * len(rows)), layout="constrained")
     grid = fig.subplots(len(rows), 5, squeeze=False, width_ratios=[T, 0.6, C, 0.6, C])
     for row, (left, at, middle, equals, right) in zip(rows, grid):
-        draw_matrix(left, weights, names[0], tokens, tokens, mask=mask, numbers=numbers)
-        draw_matrix(middle, values, names[1], tokens, channels, numbers=numbers, **look)
-        draw_matrix(right, result, names[2], tokens, channels, numbers=numbers, **look)
+        draw_matrix(left, weights, names[0], tokens, tokens, "is heard", "listens", mask, numbers)
+        draw_matrix(middle, values, names[1], tokens, channels, "channel", numbers=numbers, **look)
+        draw_matrix(right, result, names[2], tokens, channels, "channel", numbers=numbers, **look)
         for ax, sign in ((at, "@"), (equals, "=")):
             ax.axis("off")
             ax.text(0.5, 0.5, sign, ha="center", va="center", fontsize=20)
@@ -266,7 +267,7 @@ def graph(hears, labels, title, alt, listener=None):
     the nodes if j comes first, below if it comes later. The arrows into ``listener`` are orange.
     """
     hears = torch.as_tensor(hears).bool()
-    fig, (ax, table) = new(12, 4.6, columns=2, width_ratios=(1.9, 1))
+    fig, (ax, table) = new(10.5, 4.2, columns=2, width_ratios=(1.9, 1))
     for i, j in hears.nonzero().tolist():
         colour, weight = (ORANGE, 3) if i == listener else (BLUE, 1.2)
         if i == j:
@@ -366,7 +367,7 @@ def trade_off(curve, points, alt):
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set(title="A larger vocabulary makes a shorter text", xlabel="vocabulary size (symbols)", ylabel="tokens in the whole text",
-           ylim=(0, 1.3 * max(curve[1])), xlim=(45, 130_000))
+           ylim=(0, 1.35 * max(curve[1])), xlim=(28, 150_000))
     ax.legend(frameon=False, loc="upper right")
     show(fig, alt)
 
@@ -395,3 +396,123 @@ def overlapping(chunk, size, hidden):
     ax.axis("off")
     show(fig, f"{count} windows of {size} characters, each one character further. One is for validation, "
               "and every character of it stands in the training windows above and below, too.")
+
+
+def sticks(rows, title, alt):
+    """Chapter 00: chances as pieces of a stick of length 1, and where the dart hit.
+
+    Each row is (label, characters, their chances, dart), the dart a number from 0 to 1.
+    """
+    fig, ax = new(11, 1.1 + 0.62 * len(rows))
+    for y, (label, chars, chances, dart) in enumerate(rows):
+        start = 0.0
+        for ch, chance in zip(chars, chances):
+            hit = start <= dart < start + chance
+            ax.barh(y, chance, left=start, height=0.62, color=ORANGE if hit else "#CFE6F5", edgecolor="white", lw=0.8)
+            if chance > 0.025:
+                ax.text(start + chance / 2, y, visible(ch), ha="center", va="center", fontweight="bold" if hit else "normal")
+            start += chance
+            if hit:
+                ax.text(1.01, y, f"→ {visible(ch)}", va="center", fontweight="bold")
+        ax.plot([dart], [y - 0.42], "v", color=RED, ms=9, clip_on=False)
+    ax.set_yticks(range(len(rows)), [visible(label) for label, *_ in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.set(title=title, xlabel="the stick, from 0 to 1: a piece is as long as its character's chance", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
+    ax.spines["left"].set_visible(False)
+    show(fig, alt)
+
+
+def sizes(models):
+    """Chapter 00: parameters and training tokens of {name: (parameters, tokens)}, each mark of the axis a thousand times more."""
+    fig, axes = new(11, 1.6 + 0.5 * len(models), columns=2, sharey=True)
+    for ax, k, colour, title in zip(axes, (0, 1), (BLUE, ORANGE), ("Parameters", "Tokens in the training text")):
+        values = [numbers[k] for numbers in models.values()]
+        ax.barh(range(len(values)), values, color=colour, height=0.65)
+        for i, value in enumerate(values):
+            power = max((p for p in ((1, ""), (1e3, " thousand"), (1e6, " million"), (1e9, " billion")) if p[0] <= value))
+            ax.text(value * 1.4, i, f"{value / power[0]:.3g}{power[1]}", va="center")
+        ax.set(title=title, xscale="log", xlim=(1e3, 1e15), xlabel="a thousand times more at each mark")
+        ax.set_xticks([1e3, 1e6, 1e9, 1e12], ["thousand", "million", "billion", "trillion"])
+        ax.minorticks_off()
+    axes[0].set_yticks(range(len(models)), list(models))
+    axes[0].invert_yaxis()
+    show(fig, "Bars of the number of parameters and of training tokens, on an axis where each mark is a thousand times more, for "
+              + ", ".join(models) + ": both grow from top to bottom.")
+
+
+def play_layout(passage):
+    """Chapter 01: a passage of a play with every character in a box, coloured by its part in the layout."""
+    rows = passage.split("\n")
+    tints = {"name": ORANGE, "colon": YELLOW, "speech": "#CFE6F5", "new line": "#BFE5D8"}
+    fig, ax = new(12, 0.45 * len(rows) + 1.2)
+    heading = True
+    for y, row in enumerate(rows):
+        named = heading and row.endswith(":")
+        colours = [tints["name" if named else "speech"]] * len(row) + [tints["new line"]]
+        if named:
+            colours[len(row) - 1] = tints["colon"]
+        draw_tokens(ax, row + "\n", 0, -1.15 * y, colours)
+        heading = row == ""
+    right = max(map(len, rows)) + 1
+    for i, (name, tint) in enumerate(tints.items()):
+        ax.add_patch(matplotlib.patches.Rectangle((i * right / 4, 1.6), 0.94, 0.86, facecolor=tint, edgecolor="#BBBBBB"))
+        ax.text(i * right / 4 + 1.4, 2.0, name, va="center")
+    ax.set(xlim=(-0.3, right + 0.3), ylim=(-1.15 * len(rows) + 0.8, 2.8), title="How a play is laid out")
+    ax.axis("off")
+    show(fig, "A passage of the text, one character a box. A name and a colon stand on their own line, then come lines of speech; "
+              "every line ends with a new-line character, and an empty line ends the speech.")
+
+
+def timeline(places, length, mark, title):
+    """Chapter 01: where in a text of ``length`` characters something stands, a row for each name of {name: positions}.
+
+    ``mark`` is (position, what begins there).
+    """
+    fig, ax = new(11, 1.3 + 0.42 * len(places))
+    for y, (positions, colour) in enumerate(zip(places.values(), COLOURS * 4)):
+        ax.plot(positions, [y] * len(positions), "|", color=colour, ms=16, mew=1.5)
+    ax.axvline(mark[0], color=INK, ls="--", lw=1.5)
+    ax.annotate(mark[1], (mark[0], -0.6), (4, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(places)), list(places))
+    ax.set(title=title, xlabel="position in the text (characters)", xlim=(0, length), ylim=(len(places) - 0.5, -1.1))
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    show(fig, f"{len(places)} rows of marks along the text, one row for each speaker. The marks of a speaker crowd in one or a few places.")
+
+
+def dots(names, values, title, alt, xlabel="validation loss (nats per character), less is better", highlight=(), numbers="{:.2f}"):
+    """One named point a row, its value beside it, on an axis that need not begin at 0."""
+    fig, ax = new(10, 1.3 + 0.45 * len(names))
+    for i, (name, value) in enumerate(zip(names, values)):
+        ax.plot(value, i, "o", ms=11, color=ORANGE if name in highlight else BLUE)
+        ax.annotate(numbers.format(value), (value, i), (11, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(names)), list(names))
+    ax.grid(axis="y", color=PALE, lw=1.5)
+    ax.set_axisbelow(True)
+    ax.margins(x=0.12)
+    ax.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
+    show(fig, alt)
+
+
+def cubes(groups, sizes, alt):
+    """Chapter 10: a B × T × C cube for each of {title: (b, t, c)}, with one group of numbers in orange; None takes the whole axis."""
+    B, T, C = sizes
+    fig, axes = new(5 * len(groups), 5.4, columns=len(groups), squeeze=False)
+    dx, dy = 0.55, 0.42   # one step into the depth: the batch
+
+    for ax, (title, group) in zip(axes[0], groups.items()):
+        for b in reversed(range(B)):   # from the back to the front, so that what is in front covers what is behind
+            for c in range(C):
+                for t in range(T):
+                    inside = all(g is None or g == i for g, i in zip(group, (b, t, c)))
+                    x, y = t + b * dx, c + b * dy
+                    front = [(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)]
+                    top = [(x, y + 1), (x + 1, y + 1), (x + 1 + dx, y + 1 + dy), (x + dx, y + 1 + dy)]
+                    side = [(x + 1, y), (x + 1 + dx, y + dy), (x + 1 + dx, y + 1 + dy), (x + 1, y + 1)]
+                    for face, look in ((front, ("#DCEBF5", ORANGE)), (top, ("#EEF5FA", "#F4C767")), (side, ("#BBD3E4", "#C98500"))):
+                        ax.add_patch(matplotlib.patches.Polygon(face, facecolor=look[inside], edgecolor="white", lw=1.2))
+        ax.text(T / 2, -0.45, "T, time →", ha="center", va="center")
+        ax.text(-0.45, C / 2, "C, channels →", ha="center", va="center", rotation=90)
+        ax.text(T + 0.75 * dx * B + 0.45, 0.2 * dy * B, "B, batch", ha="left", va="center", rotation=37, rotation_mode="anchor")
+        ax.set(xlim=(-1, T + B * dx + 1.4), ylim=(-1, C + B * dy + 0.2), aspect="equal", title=title)
+        ax.axis("off")
+    show(fig, alt)
