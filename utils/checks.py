@@ -1,0 +1,199 @@
+"""The exercises' checks: ``check("3.2", windows)`` prints what it finds, and never raises.
+
+What an exercise asks is in ``utils/exercises``, one module a chapter: an obvious reference,
+inputs of several shapes, and the slips that learners make. A check runs the answer on each
+input, compares, and names the slip if the answer does just what that slip does. It calls
+the learner's code as it stands and never reads or rewrites its text.
+"""
+
+import copy
+import dis
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Exercise:
+    """One exercise: what a right answer does, and what wrong ones do.
+
+    ``cases`` gives the inputs, each a tuple of arguments, fresh and the same at every call.
+    ``run(answer, *case)`` is what is compared; without it the answer is called with the case.
+    Where right answers differ (by chance, say), ``facts(result, *case)`` gives a dict of what must
+    hold of all of them, and those are compared.
+    ``slips`` maps what to say to a wrong answer that would explain it.
+    """
+
+    reference: object
+    cases: Callable
+    insight: str
+    slips: dict = field(default_factory=dict)
+    run: Callable = lambda answer, *case: answer(*case)
+    facts: Callable | None = None
+
+
+def check(number, answer):
+    """Print what the check of exercise ``number`` ("3.2") finds in ``answer``."""
+    exercise = find(number)
+    if exercise is None:
+        print(f"there is no exercise {number!r}; the number is on its card")
+    elif _is_stub(answer):
+        print(f"{number} not attempted yet")
+    else:
+        problem = _problem(exercise, answer)
+        print(f"{number} ✗ {problem}" if problem else f"{number} ✓ {exercise.insight}")
+
+
+def find(number):
+    """The Exercise called ``number``, or None."""
+    try:
+        chapter = importlib.import_module(f"utils.exercises.c{int(str(number).split('.')[0]):02d}")
+    except (ModuleNotFoundError, ValueError):
+        return None
+    return chapter.EXERCISES.get(str(number))
+
+
+def _is_stub(answer):
+    """True for ``...`` and for functions, or modules whose forward, that still hold only ``...``."""
+    if inspect.isclass(answer):
+        answer = vars(answer).get("forward") or vars(answer).get("__call__")
+    if answer is ... or answer is None:
+        return True
+    if not inspect.isfunction(answer):
+        return False
+    steps = [step for step in dis.get_instructions(answer) if step.opname not in ("RESUME", "NOP")]
+    return all(step.opname in ("LOAD_CONST", "RETURN_VALUE", "RETURN_CONST") and step.argval is None for step in steps)
+
+
+def _problem(exercise, answer):
+    """What is wrong with the answer, in a sentence or two, or None."""
+    for case in exercise.cases():
+        given = copy.deepcopy(case)
+        expected = _run(exercise, exercise.reference, copy.deepcopy(case))
+        try:
+            got = _run(exercise, answer, given)
+        except (Exception, SystemExit) as error:   # whatever the answer raises is a finding, not our failure
+            return f"{_shown(case)} your code stopped with {type(error).__name__}: {_cut(error)}"
+        if not _same(given, case):
+            return f"{_shown(case)} your code changed its input in place. Work on a copy, or make a new tensor."
+        difference = _compare(exercise, case, got, expected)
+        if difference:
+            return f"{_shown(case)} {difference}{_slip(exercise, case, got)}"
+    return None
+
+
+def _run(exercise, answer, case):
+    torch.manual_seed(0)   # so that an answer that draws, draws as the reference does
+    return exercise.run(answer, *case)
+
+
+def _slip(exercise, case, got):
+    """The slip that would give just what came, as a question, or nothing."""
+    for words, wrong in exercise.slips.items():
+        try:
+            if _compare(exercise, case, got, _run(exercise, wrong, copy.deepcopy(case))) is None:
+                return f" {words}"
+        except Exception:   # a slip may fail on a case that others pass
+            continue
+    return ""
+
+
+def _compare(exercise, case, got, expected):
+    """How what came differs from what was expected, or None; by the exercise's facts where it has some."""
+    if exercise.facts is None:
+        return _difference(got, expected)
+    difference = _difference(got, expected, values=False)
+    if difference:
+        return difference
+    facts = exercise.facts(expected, *case)
+    found = exercise.facts(got, *case)
+    for name, value in facts.items():
+        difference = _difference(found[name], value)
+        if difference:
+            return f"{name}: {difference}"
+    return None
+
+
+def _difference(got, expected, values=True):
+    """The first difference in kind, shape, type or (unless ``values`` is False) in numbers, or None."""
+    if isinstance(expected, (tuple, list)):
+        if not isinstance(got, (tuple, list)):
+            return f"we expected {len(expected)} values together, but got {_kind(got)}."
+        if len(got) != len(expected):
+            return f"we expected {len(expected)} values, but got {len(got)}: {_cut(got)}."
+        for i, (one, other) in enumerate(zip(got, expected)):
+            difference = _difference(one, other, values)
+            if difference:
+                return f"in place {i}, {difference}"
+        return None
+    if isinstance(expected, torch.Tensor):
+        return _tensor_difference(got, expected, values)
+    if isinstance(expected, (bool, str, bytes, set)) or expected is None:
+        same = type(got) is type(expected) and (got == expected or not values)
+    else:   # numbers; a tensor that holds one number is as good
+        number = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            return f"we expected the number {expected:.6g}, but got {_kind(got)}."
+        same = abs(number - expected) <= 1e-4 * max(1, abs(expected)) or not values   # False for NaN
+    return None if same else f"we expected {_cut(repr(expected))}, but got {_cut(repr(got))}."
+
+
+def _tensor_difference(got, expected, values):
+    if not isinstance(got, torch.Tensor):
+        return f"we expected a tensor of shape {tuple(expected.shape)}, but got {_kind(got)}."
+    if got.shape != expected.shape:
+        return f"we expected shape {tuple(expected.shape)}, but got {tuple(got.shape)}."
+    if got.device != expected.device:
+        return f"we expected a tensor on {expected.device}, but got one on {got.device}."
+    if got.dtype != expected.dtype:
+        return f"we expected numbers of type {expected.dtype}, but got {got.dtype}."
+    if not values:
+        return None
+    got, expected = got.detach(), expected.detach()
+    wrong = ~torch.isclose(got.double(), expected.double(), rtol=1e-4, atol=1e-5, equal_nan=False) & (got != expected)
+    if not wrong.any():
+        return None
+    place = tuple(wrong.nonzero()[0].tolist())
+    where = f" at {list(place)}" if place else ""
+    return f"we expected {expected[place].item():.4g}{where}, but got {got[place].item():.4g}."
+
+
+def _same(one, other):
+    """True if two inputs are equal, whatever is nested in them."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
+    if isinstance(one, nn.Module):
+        return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+    return callable(one) or one == other
+
+
+def _shown(case):
+    """The input in a few words: small values as they are, tensors by their shape."""
+    words = []
+    for value in case:
+        if isinstance(value, torch.Tensor):
+            words.append(str(value.tolist()) if value.numel() <= 12 else f"a tensor of shape {tuple(value.shape)}")
+        elif isinstance(value, nn.Module):
+            words.append(f"a {type(value).__name__}")
+        else:
+            words.append(_cut(repr(value)))
+    return f"With {', '.join(words)}" + (":" if words else "")
+
+
+def _kind(value):
+    if value is None:
+        return "None (is the return missing?)"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _cut(value, length=100):
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else text[: length - 1] + "…"

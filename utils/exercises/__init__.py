@@ -1,0 +1,1 @@
+"""What each chapter's exercises ask, for utils.checks: references, inputs, slips."""
