@@ -14,6 +14,7 @@ import matplotlib
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
+import matplotlib.ticker
 from matplotlib.figure import Figure   # without pyplot: no global state, nothing to close
 
 from utils.train import LADDER
@@ -71,6 +72,8 @@ def draw_matrix(ax, matrix, title, rows=None, columns=None, xlabel="", ylabel=""
     for axis, labels, count in ((ax.xaxis, columns, matrix.shape[1]), (ax.yaxis, rows, matrix.shape[0])):
         if labels is not None:
             axis.set_ticks(range(count), [visible(str(label)) for label in labels])
+        else:
+            axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         axis.set_tick_params(length=0)
     ax.spines[:].set_visible(False)
 
