@@ -129,9 +129,8 @@ class LanguageModel(nn.Module):
         pos = self.position_embedding(torch.arange(T, device=idx.device))    # (T, C)
         x = self.body(tok + pos)                                             # (B, T, C)
         logits = self.lm_head(x)                                             # (B, T, V)
-        if targets is None:
-            return logits, None
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())      # (B·T, V) against (B·T,)
+        # (B·T, V) against (B·T,), and no loss without targets
+        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return logits, loss
 
     @torch.no_grad()

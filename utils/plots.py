@@ -14,8 +14,8 @@ import matplotlib
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
-import matplotlib.ticker
 from matplotlib.figure import Figure   # without pyplot: no global state, nothing to close
+from matplotlib.ticker import MaxNLocator
 
 from utils.train import LADDER
 
@@ -23,6 +23,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = "#0072B2", "#E69F00", "#009E73",
 INK, GREY, PALE = "#222222", "#8A8A8A", "#EEEEEE"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", SKY, BLUE, "#00243B"])   # 0 is white, dark is much
+WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}   # behind a label that lies over bars
 SIGNED = LinearSegmentedColormap.from_list("signed", [RED, "#FFFFFF", BLUE])
 
 matplotlib.rcParams.update({
@@ -43,6 +44,12 @@ def show(fig, alt):
 def visible(text):
     """Characters as they can be seen in a picture: ␣ for a space, ↵ for a new line."""
     return text.replace(" ", "␣").replace("\n", "↵")
+
+
+def tick(label):
+    """A label beside an axis: characters and tokens made visible, ordinary words as they are."""
+    text = str(label)
+    return visible(text) if len(text) == 1 or text.strip() != text or "\n" in text else text
 
 
 def new(width=9, height=4, columns=1, **options):
@@ -71,9 +78,9 @@ def draw_matrix(ax, matrix, title, rows=None, columns=None, xlabel="", ylabel=""
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     for axis, labels, count in ((ax.xaxis, columns, matrix.shape[1]), (ax.yaxis, rows, matrix.shape[0])):
         if labels is not None:
-            axis.set_ticks(range(count), [visible(str(label)) for label in labels])
+            axis.set_ticks(range(count), [tick(label) for label in labels])
         else:
-            axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+            axis.set_major_locator(MaxNLocator(integer=True))
         axis.set_tick_params(length=0)
     ax.spines[:].set_visible(False)
 
@@ -90,10 +97,10 @@ def bars(labels, values, title, xlabel, ylabel, alt, highlight=(), line=None, wi
     """Bars, some of them in a second colour; ``line`` is (height, what it means)."""
     fig, ax = new(width, height)
     ax.bar(range(len(values)), values, color=[ORANGE if i in highlight else BLUE for i in range(len(values))])
-    ax.set_xticks(range(len(labels)), [visible(str(label)) for label in labels])
+    ax.set_xticks(range(len(labels)), [tick(label) for label in labels])
     if line:
         ax.axhline(line[0], color=RED, ls="--", lw=2)
-        ax.annotate(line[1], (1, line[0]), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=RED)
+        ax.annotate(line[1], (1, line[0]), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=RED, bbox=WHITE_BOX)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     show(fig, alt)
 
@@ -108,7 +115,8 @@ def lines(curves, title, xlabel, ylabel, alt, levels=(), xscale="linear", yscale
         ax.annotate(name, (1, height_), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=INK)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
     if xscale == "log":   # name the points that were measured, not the powers of ten
-        ax.set_xticks(list(xs), [f"{x:,}" for x in xs], minor=False)
+        measured = sorted({x for xs, _ in curves.values() for x in xs})
+        ax.set_xticks(measured, [f"{x:,}" for x in measured], minor=False)
         ax.minorticks_off()
     if len(curves) > 1:
         ax.legend(frameon=False)
@@ -418,7 +426,7 @@ def sticks(rows, title, alt):
             if hit:
                 ax.text(1.01, y, f"→ {visible(ch)}", va="center", fontweight="bold")
         ax.plot([dart], [y - 0.42], "v", color=RED, ms=9, clip_on=False)
-    ax.set_yticks(range(len(rows)), [visible(label) for label, *_ in rows])
+    ax.set_yticks(range(len(rows)), [tick(label) for label, *_ in rows])
     ax.tick_params(axis="y", length=0)
     ax.set(title=title, xlabel="the stick, from 0 to 1: a piece is as long as its character's chance", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
     ax.spines["left"].set_visible(False)
