@@ -30,15 +30,27 @@ def bare(node):
     """The code of a definition without docstrings, and without what only guards against bad input."""
     for inner in ast.walk(node):
         if isinstance(getattr(inner, "body", None), list):
-            inner.body = [line for line in inner.body if not _is_talk(line)] or [ast.Pass()]
+            inner.body = [kept for line in inner.body for kept in _kept(line)] or [ast.Pass()]
     return ast.unparse(node)
 
 
-def _is_talk(line):
-    if isinstance(line, ast.Expr):
-        called = getattr(getattr(line.value, "func", None), "id", "")
-        return isinstance(line.value, ast.Constant) or called == "check_ids"
-    return isinstance(line, ast.If) and all(isinstance(inner, ast.Raise) for inner in line.body) and not line.orelse
+def _kept(line):
+    """A line as it counts: nothing of a docstring or a guard, of a try that only rewords an error its body."""
+    if isinstance(line, ast.Try) and all(_raises(handler.body) for handler in line.handlers):
+        return line.body
+    docstring = isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+    check = isinstance(line, ast.Expr) and getattr(getattr(line.value, "func", None), "id", "") == "check_ids"
+    return [] if docstring or check or _guards(line) else [line]
+
+
+def _guards(line):
+    if isinstance(line, ast.If):
+        return _raises(line.body) and not line.orelse
+    return isinstance(line, ast.For) and all(map(_guards, line.body))
+
+
+def _raises(body):
+    return isinstance(body[-1], ast.Raise) and all(isinstance(line, (ast.Raise, ast.Assign)) for line in body)
 
 
 def shortened(source):
