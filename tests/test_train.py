@@ -83,7 +83,7 @@ def test_compare_holds_a_loss_against_its_band(monkeypatch, capsys):
     monkeypatch.setattr(train, "is_original", lambda text: True)
     train.compare("04", 2.48, TEXT)
     for wrong in (2.60, 2.30, float("nan")):
-        with pytest.raises(AssertionError, match="outside 2.45 to 2.5"):
+        with pytest.raises(AssertionError, match="outside 2.45 to 2.51"):
             train.compare("04", wrong, TEXT)
     monkeypatch.setattr(train, "is_original", lambda text: False)
     train.compare("04", 9.0, TEXT)
