@@ -58,10 +58,11 @@ def find(number):
 
 
 def _is_stub(answer):
-    """True for ``...`` and for functions, or modules whose forward, that still hold only ``...``."""
+    """True for ``...`` and for functions and classes that still hold only ``...`` (beside ``__init__``)."""
     if inspect.isclass(answer):
-        answer = vars(answer).get("forward") or vars(answer).get("__call__")
-    if answer is ... or answer is None:
+        methods = [method for name, method in vars(answer).items() if inspect.isfunction(method) and name != "__init__"]
+        return all(map(_is_stub, methods))
+    if answer is ...:
         return True
     if not inspect.isfunction(answer):
         return False
@@ -71,9 +72,10 @@ def _is_stub(answer):
 
 def _problem(exercise, answer):
     """What is wrong with the answer, in a sentence or two, or None."""
+    passed = []
     for case in exercise.cases():
         given = copy.deepcopy(case)
-        expected = _run(exercise, exercise.reference, copy.deepcopy(case))
+        expected = _result(exercise, exercise.reference, case)
         try:
             got = _run(exercise, answer, given)
         except (Exception, SystemExit) as error:   # whatever the answer raises is a finding, not our failure
@@ -82,7 +84,8 @@ def _problem(exercise, answer):
             return f"{_shown(case)} your code changed its input in place. Work on a copy, or make a new tensor."
         difference = _compare(exercise, case, got, expected)
         if difference:
-            return f"{_shown(case)} {difference}{_slip(exercise, case, got)}"
+            return f"{_shown(case)} {difference}{_slip(exercise, passed, case, got)}"
+        passed.append(case)
     return None
 
 
@@ -91,15 +94,22 @@ def _run(exercise, answer, case):
     return exercise.run(answer, *case)
 
 
-def _slip(exercise, case, got):
-    """The slip that would give just what came, as a question, or nothing."""
+def _slip(exercise, passed, case, got):
+    """The words of a slip that gives just what came, and passes what the answer passed; or nothing."""
     for words, wrong in exercise.slips.items():
         try:
-            if _compare(exercise, case, got, _run(exercise, wrong, copy.deepcopy(case))) is None:
+            if _compare(exercise, case, got, _result(exercise, wrong, case)) is None and all(
+                _compare(exercise, one, _result(exercise, wrong, one), _result(exercise, exercise.reference, one)) is None
+                for one in passed
+            ):
                 return f" {words}"
         except Exception:   # a slip may fail on a case that others pass
             continue
     return ""
+
+
+def _result(exercise, answer, case):
+    return _run(exercise, answer, copy.deepcopy(case))
 
 
 def _compare(exercise, case, got, expected):
@@ -138,7 +148,10 @@ def _difference(got, expected, values=True):
         number = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             return f"we expected the number {expected:.6g}, but got {_kind(got)}."
-        same = abs(number - expected) <= 1e-4 * max(1, abs(expected)) or not values   # False for NaN
+        alike = number == expected or (number != number and expected != expected)   # both infinite, or both NaN
+        same = alike or abs(number - expected) <= 1e-4 * max(1, abs(expected)) < float("inf") or not values
+        if not same and isinstance(expected, float):
+            return f"we expected {expected:.6g}, but got {number:.6g}."
     return None if same else f"we expected {_cut(repr(expected))}, but got {_cut(repr(got))}."
 
 
@@ -154,7 +167,7 @@ def _tensor_difference(got, expected, values):
     if not values:
         return None
     got, expected = got.detach(), expected.detach()
-    wrong = ~torch.isclose(got.double(), expected.double(), rtol=1e-4, atol=1e-5, equal_nan=False) & (got != expected)
+    wrong = ~torch.isclose(got.double(), expected.double(), rtol=1e-4, atol=1e-5, equal_nan=True) & (got != expected)
     if not wrong.any():
         return None
     place = tuple(wrong.nonzero()[0].tolist())
@@ -178,12 +191,22 @@ def _shown(case):
     words = []
     for value in case:
         if isinstance(value, torch.Tensor):
-            words.append(str(value.tolist()) if value.numel() <= 12 else f"a tensor of shape {tuple(value.shape)}")
+            words.append(_rounded(value.tolist()) if value.numel() <= 12 else f"a tensor of shape {tuple(value.shape)}")
         elif isinstance(value, nn.Module):
             words.append(f"a {type(value).__name__}")
         else:
-            words.append(_cut(repr(value)))
+            words.append(_cut(_rounded(value)))
     return f"With {', '.join(words)}" + (":" if words else "")
+
+
+def _rounded(value):
+    """A value as it is typed, its floats to four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        inside = ", ".join(map(_rounded, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    return repr(value)
 
 
 def _kind(value):
@@ -191,7 +214,8 @@ def _kind(value):
         return "None (is the return missing?)"
     if isinstance(value, torch.Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _cut(value, length=100):

@@ -66,7 +66,7 @@ def draw_matrix(ax, matrix, title, rows=None, columns=None, xlabel="", ylabel=""
     """
     matrix = torch.as_tensor(matrix).detach().float()
     low, high = limits or (matrix[matrix.isfinite()].min().item(), matrix[matrix.isfinite()].max().item())
-    ax.imshow(matrix.nan_to_num(neginf=low), cmap=cmap, vmin=low, vmax=max(high, low + 1e-9), aspect="equal")
+    ax.imshow(matrix.nan_to_num(neginf=low).numpy(), cmap=cmap, vmin=low, vmax=max(high, low + 1e-9), aspect="equal")
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
             if mask is not None and mask[i, j]:
@@ -156,7 +156,7 @@ def ladder(chapter, val_loss):
 
 
 PARTS = (   # (name, the chapter that builds it), from ids at the bottom to logits at the top
-    ("token + position embedding", "06"), ("layer norm", "10"), ("attention", "06"), ("projection", "09"),
+    ("token and position embedding", "06"), ("layer norm", "10"), ("attention", "06"), ("projection", "09"),
     ("+", "09"), ("layer norm", "10"), ("feed-forward", "08"), ("+", "09"), ("last layer norm", "10"), ("lm_head", "06"),
 )
 
@@ -187,7 +187,7 @@ def skeleton(chapter):
             ax.text(4, height + 0.4, name, ha="center", va="center", color=colour, fontweight="bold" if how == "new" else "normal")
         ax.annotate("", (4, height - 0.05), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
         height += 1.2
-        if name in ("+", "token + position embedding"):
+        if name in ("+", "token and position embedding"):
             start = height - 0.25   # where the next residual path leaves
     ax.annotate("", (4, height), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
     ax.text(4, height + 0.35, "logits (B, T, V)", ha="center", va="center")
@@ -196,8 +196,9 @@ def skeleton(chapter):
     for i, (how, (face, edge, colour)) in enumerate(looks.items()):
         ax.add_patch(matplotlib.patches.Rectangle((9.6, 11.6 - 0.9 * i), 0.7, 0.5, facecolor=face, edgecolor=edge, lw=2, ls="--" if how == "to come" else "-"))
         ax.text(10.6, 11.85 - 0.9 * i, {"new": "new here", "built": "built before", "to come": "still to come"}[how], va="center")
-    added = ", ".join(dict.fromkeys(name for name, born in PARTS if born == chapter or name in state))
-    show(fig, f"The model as a column of parts, from ids at the bottom to logits at the top. New in chapter {chapter}: {added.replace('+,', 'residual sums,')}.")
+    added = ", ".join(dict.fromkeys("residual sums" if name == "+" else name for name, born in PARTS if born == chapter or name in state))
+    show(fig, "The model as a column of parts, from ids at the bottom to logits at the top. "
+              f"New in chapter {chapter}: {added or 'nothing, all parts are there'}.")
 
 
 def draw_tokens(ax, text, x, y, colours):
