@@ -62,6 +62,7 @@ ODD = {
     "a float": lambda *args: -123.4, "endless": lambda *args: itertools.count(), "an error": _stops, "no arguments": lambda: 1,
     "exit": lambda *args: exit(), "not a function": 17, "text": "x = 1", "a list itself": [1], "a tensor": torch.tensor([torch.nan]),
     "a class": Stops, "a dict": {"a": 1}, "a function that returns itself": lambda *args: _stops, "a complex": 1j, "a set": {1},
+    "a huge number": lambda *args: -(10**400),
 }
 
 

@@ -10,6 +10,7 @@ import copy
 import dis
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -148,8 +149,9 @@ def _difference(got, expected, values=True):
         number = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             return f"we expected the number {expected:.6g}, but got {_kind(got)}."
+        number = number if abs(number) < 10**300 else math.copysign(math.inf, number)   # an int may be too large for float
         alike = number == expected or (number != number and expected != expected)   # both infinite, or both NaN
-        same = alike or abs(number - expected) <= 1e-4 * max(1, abs(expected)) < float("inf") or not values
+        same = alike or abs(number - expected) <= 1e-4 * max(1, abs(expected)) < math.inf or not values
         if not same and isinstance(expected, float):
             return f"we expected {expected:.6g}, but got {number:.6g}."
     return None if same else f"we expected {_cut(repr(expected))}, but got {_cut(repr(got))}."
