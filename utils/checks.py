@@ -25,7 +25,8 @@ class Exercise:
     ``cases`` gives the inputs, each a tuple of arguments, fresh and the same at every call.
     ``run(answer, *case)`` is what is compared; without it the answer is called with the case.
     Where right answers differ (by chance, say), ``facts(result, *case)`` gives a dict of what must
-    hold of all of them, and those are compared.
+    hold of all of them, and those are compared; with ``draws`` the answer is called that often,
+    and ``facts`` gets the list of results.
     ``slips`` maps what to say to a wrong answer that would explain it.
     """
 
@@ -35,6 +36,7 @@ class Exercise:
     slips: dict = field(default_factory=dict)
     run: Callable = lambda answer, *case: answer(*case)
     facts: Callable | None = None
+    draws: int = 0
 
 
 def check(number, answer):
@@ -92,6 +94,8 @@ def _problem(exercise, answer):
 
 def _run(exercise, answer, case):
     torch.manual_seed(0)   # so that an answer that draws, draws as the reference does
+    if exercise.draws:
+        return [exercise.run(answer, *case) for _ in range(exercise.draws)]
     return exercise.run(answer, *case)
 
 
@@ -117,7 +121,8 @@ def _compare(exercise, case, got, expected):
     """How what came differs from what was expected, or None; by the exercise's facts where it has some."""
     if exercise.facts is None:
         return _difference(got, expected)
-    difference = _difference(got, expected, values=False)
+    results = zip(got, expected) if exercise.draws else [(got, expected)]
+    difference = next(filter(None, (_difference(one, other, values=False) for one, other in results)), None)
     if difference:
         return difference
     facts = exercise.facts(expected, *case)
@@ -139,7 +144,7 @@ def _difference(got, expected, values=True):
         for i, (one, other) in enumerate(zip(got, expected)):
             difference = _difference(one, other, values)
             if difference:
-                return f"in place {i}, {difference}"
+                return f"[{i}]{difference}" if difference.startswith("[") else f"[{i}]: {difference}"
         return None
     if isinstance(expected, torch.Tensor):
         return _tensor_difference(got, expected, values)
@@ -149,7 +154,8 @@ def _difference(got, expected, values=True):
         number = got.item() if isinstance(got, torch.Tensor) and got.numel() == 1 else got
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             return f"we expected the number {expected:.6g}, but got {_kind(got)}."
-        number = number if abs(number) < 10**300 else math.copysign(math.inf, number)   # an int may be too large for float
+        if isinstance(number, int) and abs(number) > 10**300:   # too large to become a float
+            number = math.inf if number > 0 else -math.inf
         alike = number == expected or (number != number and expected != expected)   # both infinite, or both NaN
         same = alike or abs(number - expected) <= 1e-4 * max(1, abs(expected)) < math.inf or not values
         if not same and isinstance(expected, float):
@@ -208,7 +214,7 @@ def _rounded(value):
     if isinstance(value, (list, tuple)):
         inside = ", ".join(map(_rounded, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    return repr(value)
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
 
 
 def _kind(value):

@@ -29,18 +29,28 @@ def batch_without_repeats(ids, B, T):
 
 
 def facts_of_draws(draws, ids, B, T):
-    """What must hold of any two draws of right batches. The ids count up, so each is its own position."""
-    (x, y), (other, _) = draws
+    """What must hold of many right batches. No two ids are the same, so an id tells its position."""
+    place = {one: i for i, one in enumerate(ids.tolist())}
+    starts = [[place.get(one, -1) for one in x[:, 0].tolist()] for x, _ in draws]   # −1: not an id of the text
+    real = [[i for i in row if 0 <= i < len(ids) - T] for row in starts]
+    windows = [[(ids[i : i + T].tolist(), ids[i + 1 : i + T + 1].tolist()) for i in row] for row in real]
     return {
-        "rows of x that are windows of the text": int((x == x[:, :1] + torch.arange(x.shape[1])).all(dim=1).sum()),
-        "ids of y that are the one after x": int((y == x + 1).sum()),
-        "different starts": len(set(x[:, 0].tolist())),
-        "a second draw is another one": not torch.equal(x, other),
+        "starts from which a whole window fits": min(map(len, real)),
+        "rows of x that are windows of the text": min(
+            sum(row == window for row, (window, _) in zip(x.tolist(), one)) for (x, _), one in zip(draws, windows)
+        ),
+        "rows of y that are the same windows, one id later": min(
+            sum(row == window for row, (_, window) in zip(y.tolist(), one)) for (_, y), one in zip(draws, windows)
+        ),
+        "different starts in a batch": min(len(set(row)) for row in starts),
+        "starts that ever come": len({i for row in starts for i in row}),
+        "each start is always followed by its neighbour": all(b == a + 1 for row in starts for a, b in zip(row, row[1:])),
     }
 
 
 def _numbers(n):
-    return torch.arange(n)
+    """n different ids in no order."""
+    return 50 + torch.randperm(n, generator=torch.Generator().manual_seed(n))
 
 
 EXERCISES = {
@@ -61,9 +71,13 @@ EXERCISES = {
     ),
     "3.2": Exercise(
         reference=windows,
-        cases=lambda: [(_numbers(10), 3), (_numbers(9), 3), (_numbers(23), 5), (_numbers(65), 8)],
+        cases=lambda: [(_numbers(10), 3), (_numbers(9), 3), (_numbers(11), 5), (_numbers(65), 8)],
         insight="Over the whole validation text this gives the same number every time: a loss you can compare.",
         slips={
+            "Where do these ids come from? Take them out of the text, at the positions of the window.":
+                lambda ids, T: windows(torch.arange(len(ids)), T),
+            "Is y one more than x? It is the id that comes next in the text.":
+                lambda ids, T: (windows(ids, T)[0], windows(ids, T)[0] + 1),
             "Is the last whole window lost? It needs T + 1 ids, not 2T.":
                 lambda ids, T: tuple(w[:-1] for w in windows(ids, T)),
             "Do your windows overlap? The next one starts T further.":
@@ -76,15 +90,19 @@ EXERCISES = {
     ),
     "3.3": Exercise(
         reference=batch_without_repeats,
-        cases=lambda: [(_numbers(12), 4, 3), (_numbers(10), 7, 3), (_numbers(100), 60, 9)],
-        run=lambda draw, *case: (draw(*case), draw(*case)),
+        cases=lambda: [(_numbers(12), 4, 3), (_numbers(10), 7, 3), (_numbers(60), 35, 9)],
+        draws=40,
         facts=facts_of_draws,
         insight="A random order of all starts, cut into batches, visits every window once: that is an epoch.",
         slips={
             "Can a start come twice? randint draws with replacement.":
                 lambda ids, B, T: _gathered(ids, torch.randint(len(ids) - T, (B,)), T),
-            "Is there any chance in your starts? They must be in random order.":
-                lambda ids, B, T: _gathered(ids, torch.arange(B), T),
+            "Can every start come? There are len(ids) − T of them, 0 to len(ids) − T − 1.":
+                lambda ids, B, T: _gathered(ids, torch.randperm(B), T),
+            "Do your starts stand in a row? Each must be drawn for itself.":
+                lambda ids, B, T: _gathered(ids, torch.randint(len(ids) - T - B + 1, (1,)) + torch.arange(B), T),
+            "Where do these ids come from? Take them out of the text, at the positions of the window.":
+                lambda ids, B, T: batch_without_repeats(torch.arange(len(ids)), B, T),
             "Is y the same as x? The target is the next id.":
                 lambda ids, B, T: (batch_without_repeats(ids, B, T)[0],) * 2,
             "Are B and T swapped? B counts the rows.":
