@@ -82,7 +82,7 @@ def _problem(exercise, answer):
         try:
             got = _run(exercise, answer, given)
         except (Exception, SystemExit) as error:   # whatever the answer raises is a finding, not our failure
-            return f"{_shown(case)} your code stopped with {type(error).__name__}: {_cut(error)}"
+            return f"{_shown(case)} your code stopped with {type(error).__name__}: {_cut(error, 200)}"
         if not _same(given, case):
             return f"{_shown(case)} your code changed its input in place. Work on a copy, or make a new tensor."
         difference = _compare(exercise, case, got, expected)
@@ -180,7 +180,8 @@ def _tensor_difference(got, expected, values):
         return None
     place = tuple(wrong.nonzero()[0].tolist())
     where = f" at {list(place)}" if place else ""
-    return f"we expected {expected[place].item():.4g}{where}, but got {got[place].item():.4g}."
+    words = "{}" if expected.dtype == torch.bool else "{:.4g}"
+    return f"we expected {words.format(expected[place].item())}{where}, but got {words.format(got[place].item())}."
 
 
 def _same(one, other):
