@@ -63,6 +63,12 @@ def ngram_loss(train, val, V, n):
 
 # Slips that take more than an expression.
 
+def _shares(logits, *away, over=-1, keep=True):
+    """Powers of the scores less ``away`` (or else the row's largest), divided by a sum that may be a wrong one."""
+    powers = (logits - (away[0] if away else logits.amax(-1, True))).exp()
+    return powers / (powers.sum() if over is None else powers.sum(dim=over, keepdim=keep))
+
+
 def _surprises(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
@@ -90,16 +96,18 @@ def _one_by_one(table, x, y, lr):
     return table
 
 
-def _ngram(train, val, V, n, plus=1, below=None, ends=False, size=None):
+def _ngram(train, val, V, n, plus=1, below=None, ends=False, size=None, once=False):
     """The n-gram loss with its parts to be changed, as slips do; infinite where a surprise is."""
     grams = Counter(tuple(train[i : i + n]) for i in range(len(train) - n + 1))
     contexts = Counter(tuple(train[i : i + n - 1]) for i in range(len(train) - n + 1 + ends))
+    guesses = [tuple(val[i : i + n]) for i in range(len(val) - n + 1)]
+    if once:
+        guesses = set(guesses)
     total = 0.0
-    for i in range(len(val) - n + 1):
-        gram = tuple(val[i : i + n])
+    for gram in guesses:
         count, seen = grams[gram] + plus, contexts[gram[:-1]] + (V if below is None else below)
         total += -math.log(count / seen) if count and seen else math.inf
-    return total / (size or len(val) - n + 1)
+    return total / (size or len(guesses))
 
 
 def _random(*shape, seed, scale=1.0):
@@ -138,6 +146,19 @@ EXERCISES = {
                 lambda logits: F.softmax(logits, dim=0),
             "Is each row divided by its own sum? A sum without keepdim=True drops its dimension, and then it meets the columns.":
                 lambda logits: logits.exp() / logits.exp().sum(dim=-1),
+            "Does each row stay beside its own sum? Without keepdim=True the sums lie along the columns.":
+                lambda logits: _shares(logits, keep=False),
+            "Does each row stay beside its own maximum? Without keepdim=True the maxima lie along the columns.":
+                lambda logits: _shares(logits, logits.amax(-1)),
+            "Do the numbers of each row sum to 1? A sum without dim adds up the whole tensor; each row has its own sum.":
+                lambda logits: _shares(logits, 0.0, over=None),
+            "Do the numbers of each row sum to 1? The maximum is taken row by row; the sum must be, too.":
+                lambda logits: _shares(logits, over=None),
+            "Do the numbers of each row sum to 1? Your sum goes down the columns, over the first dimension.":
+                lambda logits: _shares(logits, over=0),
+            "Do you subtract the same number from all scores? It makes small powers vanish and large ones still overflow. "
+            "Ask each row for a number of its own.":
+                lambda logits: _shares(logits, 100.0),
             "Do you take one maximum for the whole tensor? Each row needs its own: a row far below it has only zeros left.":
                 lambda logits: (logits - logits.max()).exp() / (logits - logits.max()).exp().sum(dim=-1, keepdim=True),
             "What do you subtract from a row? One score is still far above it, and exp gives inf. Which score must become 0?":
@@ -151,7 +172,7 @@ EXERCISES = {
     "4.2": Exercise(
         reference=cross_entropy,
         cases=lambda: [
-            (torch.tensor([[[2.0, 1, 0], [0, 0, 3]], [[1, 1, 1], [0, 2, 0]]]), torch.tensor([[0, 1], [2, 1]])),
+            (torch.tensor([[[2.0, 0], [0, 3], [1, 1]], [[0, 1], [2, 0], [4, 0]]]), torch.tensor([[0, 1, 1], [0, 0, 1]])),
             (_random(4, 3, 3, seed=5), _ids(4, 3, top=3, seed=6)),
             (_random(2, 3, 7, seed=7), _ids(2, 3, top=7, seed=8)),
             (_random(5, 1, 4, seed=9, scale=3), _ids(5, 1, top=4, seed=10)),
@@ -180,7 +201,7 @@ EXERCISES = {
                 _log_of_softmax,
             "Did exp overflow? Make the largest score of each position 0 first, as in 4.1.":
                 lambda logits, targets: (logits.exp().sum(-1).log() - logits.gather(-1, targets[..., None])[..., 0]).mean(),
-            "Are the positions in another order than the targets? view never moves a number; transpose does.":
+            "Are the positions in another order than the targets? view only cuts the numbers elsewhere; use transpose.":
                 lambda logits, targets: F.cross_entropy(logits.view(len(logits), logits.shape[2], -1), targets),
         },
     ),
@@ -210,6 +231,8 @@ EXERCISES = {
                 lambda logits, temperature, u: logits.argmax(dim=-1),
             "Do you draw with your own chance? The chance is in u already, one number for each row.":
                 lambda logits, temperature, u: torch.multinomial(F.softmax(logits / temperature, -1), 1)[:, 0],
+            "Which running sums do you count? Those that u has reached or passed; the others lie beyond it.":
+                lambda logits, temperature, u: (F.softmax(logits / temperature, -1).cumsum(-1) > u[:, None]).sum(-1),
             "Is it one id too far? Id 0 owns the numbers from 0 up to its own probability.":
                 lambda logits, temperature, u: (draw(logits, temperature, u) + 1).clamp(max=logits.shape[1] - 1),
             "Is it one id too early? Stop at the id whose own share takes the running sum past u.":
@@ -260,14 +283,14 @@ EXERCISES = {
     "4.5": Exercise(
         reference=ngram_loss,
         cases=lambda: [
-            ([0, 1, 0, 1, 0, 2, 0], [1, 0, 2, 0, 0], 3, 2),
+            ([0, 1, 0, 1, 0, 2, 1], [1, 0, 2, 0, 0], 3, 2),
             ([0, 1, 2, 0, 1, 0, 0, 1, 2], [0, 1, 2, 0, 1, 1], 4, 3),
             (_text(60, 6, seed=30), _text(31, 6, seed=31), 7, 1),
             (_text(80, 5, seed=32), _text(40, 5, seed=33), 6, 4),
             (_text(300, 9, seed=34), _text(90, 9, seed=35), 11, 2),
             ([1, 2, 3, 1, 2, 3, 1], [0, 0, 4], 5, 3),
         ],
-        insight="Compare n = 2, 3, 4, 5 on the real text: a longer context knows more, until most contexts are new.",
+        insight="Now the real text, for n = 2, 3, 4, 5: n = 2 must give the 2.4819 of this page, and one of the others gets below 2.",
         slips={
             "Are there surprises without end? A group of ids that is new in val has the count 0: add 1 to every count.":
                 lambda *case: _ngram(*case, plus=0, below=0),
@@ -281,6 +304,14 @@ EXERCISES = {
                 lambda *case: _ngram(*case, size=1),
             "By how many do you divide? The first n − 1 ids of val are only context, so there are len(val) − n + 1 guesses.":
                 lambda train, val, V, n: _ngram(train, val, V, n, size=len(val)) if n > 1 else 0.0,
+            "Do both your loops stop too early? A list of length N holds N − n + 1 n-grams.":
+                lambda train, val, V, n: _ngram(train[:-1], val[:-1], V, n),
+            "Is the last n-gram of train counted? A list of length N holds N − n + 1 n-grams.":
+                lambda train, val, V, n: _ngram(train[:-1], val, V, n),
+            "Is the last n-gram of val guessed? A list of length N holds N − n + 1 n-grams.":
+                lambda train, val, V, n: _ngram(train, val[:-1], V, n),
+            "Does an n-gram that stands in val twice count only once? The mean goes over all its places.":
+                lambda *case: _ngram(*case, once=True),
             "Do your counts come from val? They must come from train: val is what we are tested on.":
                 lambda train, val, V, n: _ngram(val, val, V, n),
             "Is your context one id too long? An n-gram has n ids, the one to be guessed included.":
