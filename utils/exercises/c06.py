@@ -133,11 +133,13 @@ class _BiasedWeights(RelativeHead):
         return (_forbid(scores, _past(scores)) + bias) @ self.value(x)
 
 
-class _BiasedFuture(RelativeHead):
+def _unmasked(index):
+    """A RelativeHead without the triangle; ``index`` makes the places in the bias out of i − j."""
     def forward(self, x):
         place = torch.arange(x.shape[1])
-        bias = self.bias[(place[:, None] - place).abs()]
+        bias = self.bias[index(place[:, None] - place)]
         return F.softmax(_scores(self, x) + bias, dim=-1) @ self.value(x)
+    return type("RelativeHead", (RelativeHead,), {"forward": forward})
 
 
 def _distance(T):
@@ -195,6 +197,8 @@ EXERCISES = {
                 lambda T, P: prefix_mask(T, 0) | (torch.arange(T) < P)[:, None],
             "Does the answer not hear the question? All rows hear the first P columns.":
                 lambda T, P: prefix_mask(T, P) & ((torch.arange(T) < P) == (torch.arange(T) < P)[:, None]),
+            "Must both be true in your table, past and question? One of the two is enough.":
+                lambda T, P: prefix_mask(T, 0) & (torch.arange(T) < P),
             "Is token P part of your question? Counted from 0, the last one is P − 1.":
                 lambda T, P: prefix_mask(T, min(P + 1, T)),
             "Is the last token of the question left out? Its place is P − 1, counted from 0.":
@@ -237,7 +241,7 @@ EXERCISES = {
                 _asked(lambda head, q, k: F.softmax(_dots(head, q, k), dim=0)),
             "Is the dimension of the one asker still there? We expect (B, H).":
                 lambda head, asker, source: ask(head, asker, source)[:, None],
-            "Does squeeze() take away B as well, when B is 1? Name the dimension that shall go: squeeze(1).":
+            "Does squeeze() take away B as well, when B is 1? Name the dimension that must go: squeeze(1).":
                 lambda head, asker, source: ask(head, asker, source).squeeze(),
             "Does every asker ask every source? (B, H) @ (B, H, S) is taken as B askers for each row. "
             "Give each row its own asker, (B, 1, H).":
@@ -277,6 +281,8 @@ EXERCISES = {
                 _padded(lambda head, x, audible: F.softmax(_scores(head, x) * audible, dim=-1)),
             "Do you set the padding to 0 in x? Then its scores are 0, and 0 still takes a share in softmax.":
                 _Zeroed,
+            "Is it upside down, so that only the padding is heard? `masked_fill` forbids where its table is True.":
+                _padded(lambda head, x, audible: _forbid(_scores(head, x), ~audible)),
             "Is one token of padding still heard? The last real token of a text stands at its length − 1.":
                 _shifted(1),
             "Is the last real token lost? It stands at the length − 1, counted from 0.":
@@ -317,7 +323,11 @@ EXERCISES = {
             "Do you multiply by the bias? It is added to the scores.":
                 _related(lambda head, x, bias, d: _scores(head, x) * bias[d]),
             "Is the future open? The triangle is still needed: a bias can only advise, not forbid.":
-                _BiasedFuture,
+                _unmasked(torch.abs),
+            "Is the triangle missing? A negative index takes its number from the end of the bias, but forbids nothing.":
+                _unmasked(lambda distance: distance),
+            "Is the triangle missing? `clamp` gives the future the bias of distance 0, but forbids nothing.":
+                _unmasked(lambda distance: distance.clamp(min=0)),
             "Is it √C? Scores are divided by the root of the head size.":
                 _related(lambda head, x, bias, d: _scores(head, x, x.shape[-1]) + bias[d]),
             "Is the scale missing? Scores are divided by √H.":
