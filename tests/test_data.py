@@ -24,7 +24,9 @@ def folder(tmp_path, monkeypatch):
     """A project folder with no text in it and no network."""
     monkeypatch.setattr(data, "ROOT", tmp_path)
     monkeypatch.delenv("COURSE_DATA", raising=False)
-    monkeypatch.setitem(data.TEXTS, "tinyshakespeare", {**data.TEXTS["tinyshakespeare"], "urls": ("http://127.0.0.1:9/",)})
+    monkeypatch.setitem(
+        data.TEXTS, "tinyshakespeare", {**data.TEXTS["tinyshakespeare"], "urls": ("http://127.0.0.1:9/",)}
+    )
     monkeypatch.setattr(data.time, "sleep", lambda seconds: None)
     return tmp_path
 

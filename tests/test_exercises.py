@@ -12,7 +12,9 @@ from utils import checks
 from utils.data import ROOT
 
 NUMBERS = sorted(
-    number for path in CHAPTERS for number in (checks.find(f"{int(path.stem[:2])}.{n}") and f"{int(path.stem[:2])}.{n}" for n in range(1, 8))
+    number for path in CHAPTERS for number in (
+        checks.find(f"{int(path.stem[:2])}.{n}") and f"{int(path.stem[:2])}.{n}" for n in range(1, 8)
+    )
     if number
 )
 exercises = pytest.mark.parametrize("number", NUMBERS)
@@ -57,10 +59,14 @@ class Stops(nn.Module):
 
 
 ODD = {
-    "None": lambda *args: [None][0], "a list": lambda *args: [1, [2]], "a string": lambda *args: "x", "nan": lambda *args: float("nan"),
+    "None": lambda *args: [None][0], "a list": lambda *args: [1, [2]], "a string": lambda *args: "x", "nan": lambda *args: float(
+        "nan"
+    ),
     "a NaN tensor": lambda *args: torch.full((2, 3), torch.nan), "a wrong shape": lambda *args: torch.zeros(1, 2, 3, 4),
     "a float": lambda *args: -123.4, "endless": lambda *args: itertools.count(), "an error": _stops, "no arguments": lambda: 1,
-    "exit": lambda *args: exit(), "not a function": 17, "text": "x = 1", "a list itself": [1], "a tensor": torch.tensor([torch.nan]),
+    "exit": lambda *args: exit(), "not a function": 17, "text": "x = 1", "a list itself": [1], "a tensor": torch.tensor(
+        [torch.nan]
+    ),
     "a class": Stops, "a dict": {"a": 1}, "a function that returns itself": lambda *args: _stops, "a complex": 1j, "a set": {1},
     "a huge number": lambda *args: -(10**400),
 }
@@ -119,5 +125,7 @@ def test_cards_stubs_and_answers_belong_together(path):
         assert "".join(stub["outputs"][0]["text"]) == f"{number} not attempted yet\n"
         assert "<details>" in page[f"hint-{name}"]["source"]
         for kind in ("answer", "second"):
-            assert f"{number} ✓ " in "".join("".join(out.get("text", "")) for out in answers[f"{kind}-{name}"]["outputs"])
+            assert f"{number} ✓ " in "".join(
+                "".join(out.get("text", "")) for out in answers[f"{kind}-{name}"]["outputs"]
+            )
         assert answers[f"answer-{name}"]["source"] != answers[f"second-{name}"]["source"]

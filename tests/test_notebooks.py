@@ -187,7 +187,9 @@ def test_every_cell_runs_twice_with_no_text_and_no_network(path, bare_course):
             source = answers.get(cell.id, cell.source)
             twice += [cell, nbformat.from_dict({**cell, "id": cell.id[:56] + "-again", "source": source})]
     notebook.cells = twice
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": bare_course / path.parent.relative_to(ROOT)}})
+    client = NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": bare_course / path.parent.relative_to(ROOT)}}
+    )
     client.execute(env=env)
     said = "".join(output.get("text", "") for cell in twice for output in cell.outputs)
     if "load_text()" in "".join(cell.source for cell in twice):
@@ -224,7 +226,9 @@ GOALS = {"04": 2.50, "06": 2.42, "07": 2.30, "08": 2.26, "09": 2.09, "10": 2.07,
 @chapters
 def test_the_ladder_holds_what_the_page_measured(path):
     ladder = json.loads((ROOT / "data" / "ladder.json").read_text(encoding="utf-8"))
-    printed = re.findall(r"validation loss (\d\.\d+)   within", "".join("".join(o.get("text", "")) for o in outputs(path)))
+    printed = re.findall(
+        r"validation loss (\d\.\d+)   within", "".join("".join(o.get("text", "")) for o in outputs(path))
+    )
     if path.stem[:2] in ladder:
         val = ladder[path.stem[:2]]["val"]
         assert printed == [f"{val:.4f}"] and val <= GOALS[path.stem[:2]]

@@ -81,7 +81,9 @@ def colab(tmp_path, monkeypatch):
     def open_in_colab(path, code=SETUP):
         answer["path"] = path
         code = code.replace(":9000", f":{server.server_port}")
-        done = run_setup(content, code, isolated=True, COLAB_JUPYTER_IP="127.0.0.1", PATH=f"{tools}:{os.environ['PATH']}")
+        done = run_setup(
+            content, code, isolated=True, COLAB_JUPYTER_IP="127.0.0.1", PATH=f"{tools}:{os.environ['PATH']}"
+        )
         return done, log.read_text() if log.exists() else "", content
 
     yield open_in_colab
@@ -91,7 +93,9 @@ def colab(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Colab is Linux")
 def test_in_colab_it_clones_where_the_page_was_opened_from(colab):
-    done, git, content = colab("fileId=https%3A%2F%2Fgithub.com%2Fada%2Fgpt-course%2Fblob%2Fmain%2Fnotebooks%2F03_batches.ipynb")
+    done, git, content = colab(
+        "fileId=https%3A%2F%2Fgithub.com%2Fada%2Fgpt-course%2Fblob%2Fmain%2Fnotebooks%2F03_batches.ipynb"
+    )
     assert "https://github.com/ada/gpt-course course" in git, done.stderr
     assert done.stdout.strip() == str((content / "course").resolve())
     colab("fileId=https%3A%2F%2Fgithub.com%2Fada%2Fgpt-course%2Fblob%2Fmain%2Fx.ipynb")   # run again: nothing to clone

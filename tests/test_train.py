@@ -151,7 +151,9 @@ def test_files_that_are_not_checkpoints(tmp_path):
     save_file({"w": torch.zeros(2)}, foreign)
     metadata = {"config": json.dumps({**vars(model().config), "n_embd": 16}), "chars": json.dumps(TOKENIZER.chars)}
     save_file(model().state_dict(), other, metadata)
-    for path, words in ((cut, "cut short"), (text, "not a checkpoint"), (foreign, "not as this course"), (other, "another shape")):
+    for path, words in (
+        (cut, "cut short"), (text, "not a checkpoint"), (foreign, "not as this course"), (other, "another shape")
+    ):
         with pytest.raises(ValueError, match=words):
             checkpoint.load(path)
     with pytest.raises(FileNotFoundError, match="no checkpoint nothing.safetensors"):

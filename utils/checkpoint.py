@@ -38,7 +38,9 @@ def load(path):
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint {path.name} in {path.parent}; train one with python -m utils.train")
+        raise FileNotFoundError(
+            f"there is no checkpoint {path.name} in {path.parent}; train one with python -m utils.train"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}

@@ -156,8 +156,10 @@ def _difference(got, expected, values=True):
             return f"we expected the number {expected:.6g}, but got {_kind(got)}."
         if isinstance(number, int) and abs(number) > 10**300:   # too large to become a float
             number = math.inf if number > 0 else -math.inf
-        alike = number == expected or (number != number and expected != expected)   # both infinite, or both NaN
-        same = alike or abs(number - expected) <= 1e-4 * max(1, abs(expected)) < math.inf or not values
+        close = abs(number - expected) <= 1e-4 * max(1, abs(expected)) < math.inf
+        both_nan = number != number and expected != expected
+        # A count must be exact, a measured number need not.
+        same = number == expected or both_nan or (close and isinstance(expected, float)) or not values
         if not same and isinstance(expected, float):
             return f"we expected {expected:.6g}, but got {number:.6g}."
     return None if same else f"we expected {_cut(repr(expected))}, but got {_cut(repr(got))}."

@@ -67,7 +67,7 @@ def gpt2_encoding():
 
     tiktoken downloads without a time-out, so its two files are fetched here, into its own cache.
     """
-    import tiktoken   # here, because only chapter 02 needs it
+    import tiktoken  # here, because only chapter 02 needs it
 
     cache = Path(os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(ROOT / "data" / "tiktoken-cache")))
     for url, sha256 in GPT2_FILES.items():

@@ -183,7 +183,9 @@ def check_ids(idx, targets, vocab_size, block_size):
             f"crop it with idx[:, -{block_size}:]"
         )
     if targets is not None and targets.shape != idx.shape:
-        raise ValueError(f"targets have shape {tuple(targets.shape)}, idx has {tuple(idx.shape)}; they must be the same")
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)}, idx has {tuple(idx.shape)}; they must be the same"
+        )
     # On a GPU this look would wait for the device at every step.
     if idx.device.type == "cpu" and (idx.min() < 0 or idx.max() >= vocab_size):
         raise IndexError(

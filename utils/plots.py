@@ -14,7 +14,7 @@ import matplotlib
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure   # without pyplot: no global state, nothing to close
+from matplotlib.figure import Figure  # without pyplot: no global state, nothing to close
 from matplotlib.ticker import MaxNLocator
 
 from utils.train import LADDER
@@ -23,6 +23,10 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = "#0072B2", "#E69F00", "#009E73",
 INK, GREY, PALE = "#222222", "#8A8A8A", "#EEEEEE"
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", SKY, BLUE, "#00243B"])   # 0 is white, dark is much
+# For the name of a horizontal line, above its right end.
+AT_RIGHT_EDGE = {
+    "xytext": (-4, 4), "xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right",
+}
 WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}   # behind a label that lies over bars
 SIGNED = LinearSegmentedColormap.from_list("signed", [RED, "#FFFFFF", BLUE])
 
@@ -58,7 +62,9 @@ def new(width=9, height=4, columns=1, **options):
     return fig, fig.subplots(1, columns, **options)
 
 
-def draw_matrix(ax, matrix, title, rows=None, columns=None, xlabel="", ylabel="", mask=None, numbers=None, cmap=WEIGHTS, limits=None):
+def draw_matrix(
+    ax, matrix, title, rows=None, columns=None, xlabel="", ylabel="", mask=None, numbers=None, cmap=WEIGHTS, limits=None
+):
     """Draw a (rows, columns) tensor into ``ax``. Cells where ``mask`` is True are forbidden: grey and crossed out.
 
     ``numbers`` is a format like "{:.2f}" to write into the cells, ``limits`` the values of
@@ -100,19 +106,21 @@ def bars(labels, values, title, xlabel, ylabel, alt, highlight=(), line=None, wi
     ax.set_xticks(range(len(labels)), [tick(label) for label in labels])
     if line:
         ax.axhline(line[0], color=RED, ls="--", lw=2)
-        ax.annotate(line[1], (1, line[0]), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=RED, bbox=WHITE_BOX)
+        ax.annotate(line[1], (1, line[0]), color=RED, bbox=WHITE_BOX, **AT_RIGHT_EDGE)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     show(fig, alt)
 
 
-def lines(curves, title, xlabel, ylabel, alt, levels=(), xscale="linear", yscale="linear", marker="", width=9, height=4.5):
+def lines(
+    curves, title, xlabel, ylabel, alt, levels=(), xscale="linear", yscale="linear", marker="", width=9, height=4.5
+):
     """Curves {name: (xs, ys)}, each with its own colour and line style; ``levels`` are (height, name) to compare with."""
     fig, ax = new(width, height)
     for (name, (xs, ys)), colour, style in zip(curves.items(), COLOURS * 2, ("-", "--", "-.", ":") * 3):
         ax.plot(xs, ys, style, color=colour, label=name, marker=marker)
     for height_, name in levels:
         ax.axhline(height_, color=GREY, lw=1.5, ls=":")
-        ax.annotate(name, (1, height_), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=INK)
+        ax.annotate(name, (1, height_), **AT_RIGHT_EDGE)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
     if xscale == "log":   # name the points that were measured, not the powers of ten
         measured = sorted({x for xs, _ in curves.values() for x in xs})
@@ -133,7 +141,7 @@ def curve(history, title="Loss while training", levels=()):
     ax.plot(best["step"], best["val"], "o", color=RED, ms=10, label="best validation")
     for height, name in levels:
         ax.axhline(height, color=GREY, lw=1.5, ls=":")
-        ax.annotate(name, (1, height), (-4, 4), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+        ax.annotate(name, (1, height), **AT_RIGHT_EDGE)
     ax.set(title=title, xlabel="step", ylabel="loss (nats per character)")
     ax.legend(frameon=False)
     show(fig, f"{title}: training and validation loss over {steps[-1]} steps; the lowest validation loss is marked.")
@@ -157,7 +165,9 @@ def ladder(chapter, val_loss):
 
 PARTS = (   # (name, the chapter that builds it), from ids at the bottom to logits at the top
     ("token and position embedding", "06"), ("layer norm", "10"), ("attention", "06"), ("projection", "09"),
-    ("+", "09"), ("layer norm", "10"), ("feed-forward", "08"), ("+", "09"), ("last layer norm", "10"), ("lm_head", "06"),
+    ("+", "09"), ("layer norm", "10"), ("feed-forward", "08"), ("+", "09"), ("last layer norm", "10"), (
+        "lm_head", "06"
+    ),
 )
 
 
@@ -170,7 +180,7 @@ def skeleton(chapter):
         "new": (ORANGE, INK, INK), "built": ("#CFE6F5", BLUE, INK), "to come": ("white", "#BBBBBB", GREY),
     }
     state = {"07": {"attention": "new"}, "09": {"feed-forward": "new"}}.get(chapter, {})   # parts that grow a second time
-    height = 0
+    height = start = 0   # start: where the next residual path leaves
     ax.text(4, -0.6, "idx (B, T)", ha="center", va="center")
     for name, born in PARTS:
         how = state.get(name, "new" if born == chapter else "built" if born < chapter else "to come")
@@ -179,22 +189,24 @@ def skeleton(chapter):
         if name == "+":
             ax.add_patch(matplotlib.patches.Circle((4, height + 0.4), 0.36, **style))
             ax.text(4, height + 0.36, "+", ha="center", va="center", fontsize=16, color=colour)
-            ax.plot([7.7, 7.7], [start, height + 0.4], color=edge, lw=4 if how == "new" else 1.5, ls=style["ls"])
-            ax.plot([4, 7.7], [start, start], color=edge, lw=4 if how == "new" else 1.5, ls=style["ls"])
-            ax.annotate("", (4.4, height + 0.4), (7.7, height + 0.4), arrowprops={"arrowstyle": "-|>", "color": edge, "lw": 4 if how == "new" else 1.5})
+            line = {"color": edge, "lw": 4 if how == "new" else 1.5}
+            ax.plot([4, 7.7, 7.7], [start, start, height + 0.4], ls=style["ls"], **line)
+            ax.annotate("", (4.4, height + 0.4), (7.7, height + 0.4), arrowprops={"arrowstyle": "-|>", **line})
         else:
             ax.add_patch(matplotlib.patches.FancyBboxPatch((0.8, height), 6.4, 0.8, boxstyle="round,pad=0.05", **style))
             ax.text(4, height + 0.4, name, ha="center", va="center", color=colour, fontweight="bold" if how == "new" else "normal")
         ax.annotate("", (4, height - 0.05), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
         height += 1.2
         if name in ("+", "token and position embedding"):
-            start = height - 0.25   # where the next residual path leaves
+            start = height - 0.25
     ax.annotate("", (4, height), (4, height - 0.4), arrowprops={"arrowstyle": "-|>", "color": GREY})
     ax.text(4, height + 0.35, "logits (B, T, V)", ha="center", va="center")
     ax.add_patch(matplotlib.patches.Rectangle((0.2, 0.95), 8.1, 8.35, fill=False, edgecolor=GREY, ls=":", lw=1.5))
     ax.text(8.5, 5.2, "body: one block" if chapter < "09" else "body: several\nblocks in a row", va="center")
     for i, (how, (face, edge, colour)) in enumerate(looks.items()):
-        ax.add_patch(matplotlib.patches.Rectangle((9.6, 11.6 - 0.9 * i), 0.7, 0.5, facecolor=face, edgecolor=edge, lw=2, ls="--" if how == "to come" else "-"))
+        dashes = "--" if how == "to come" else "-"
+        box = matplotlib.patches.Rectangle((9.6, 11.6 - 0.9 * i), 0.7, 0.5, facecolor=face, edgecolor=edge, lw=2, ls=dashes)
+        ax.add_patch(box)
         ax.text(10.6, 11.85 - 0.9 * i, {"new": "new here", "built": "built before", "to come": "still to come"}[how], va="center")
     added = ", ".join(dict.fromkeys("residual sums" if name == "+" else name for name, born in PARTS if born == chapter or name in state))
     show(fig, "The model as a column of parts, from ids at the bottom to logits at the top. "
@@ -265,7 +277,9 @@ def product(weights, values, names, alt, rows=(None,), mask=None, tokens=None, c
             ax.text(0.5, 0.5, sign, ha="center", va="center", fontsize=20)
         if row is not None:
             used = weights[row].nonzero().flatten()
-            for ax, top, bottom, across in ((left, row, row, T), (middle, used.min().item(), used.max().item(), C), (right, row, row, C)):
+            for ax, top, bottom, across in (
+                (left, row, row, T), (middle, used.min().item(), used.max().item(), C), (right, row, row, C)
+            ):
                 ax.add_patch(matplotlib.patches.Rectangle(
                     (-0.5, top - 0.5), across, bottom - top + 1, fill=False, edgecolor=ORANGE, lw=4, clip_on=False,
                 ))
@@ -288,12 +302,14 @@ def graph(hears, labels, title, alt, listener=None):
             arrow = {"arrowstyle": "-|>", "color": colour, "lw": weight, "shrinkA": 13, "shrinkB": 13, "connectionstyle": "arc3,rad=-0.55"}
             ax.annotate("", (i, 0), (j, 0), arrowprops=arrow, zorder=3 if i == listener else 2)
     for i, label in enumerate(labels):
-        ax.add_patch(matplotlib.patches.Circle((i, 0), 0.24, facecolor="#CFE6F5" if i != listener else "#FBE3B0", edgecolor=INK, lw=1.5, zorder=4))
+        face = "#CFE6F5" if i != listener else "#FBE3B0"
+        ax.add_patch(matplotlib.patches.Circle((i, 0), 0.24, facecolor=face, edgecolor=INK, lw=1.5, zorder=4))
         ax.text(i, -0.02, visible(str(label)), ha="center", va="center", fontsize=14, zorder=5)
     reach = 0.3 * len(labels)
     ax.set(xlim=(-0.6, len(labels) - 0.4), ylim=(-reach if hears.triu(1).any() else -0.8, reach), title=title, aspect="equal")
     ax.axis("off")
-    draw_matrix(table, hears.float(), "the same as a matrix", labels, labels, "is heard (key)", "listens (query)", mask=~hears, limits=(0, 1.5))
+    names = {"rows": labels, "columns": labels, "xlabel": "is heard (key)", "ylabel": "listens (query)"}
+    draw_matrix(table, hears.float(), "the same as a matrix", **names, mask=~hears, limits=(0, 1.5))
     show(fig, alt)
 
 
@@ -305,7 +321,9 @@ def heads_joined(n_head, head_size, T):
     def grid(x, y, columns, colour):
         for i in range(T):
             for j in range(columns):
-                ax.add_patch(matplotlib.patches.Rectangle((x + j, y + i), 1, 1, facecolor=colour, edgecolor="white", lw=0.8))
+                ax.add_patch(
+                    matplotlib.patches.Rectangle((x + j, y + i), 1, 1, facecolor=colour, edgecolor="white", lw=0.8)
+                )
 
     low, middle, high = 0, T + 4, 2 * T + 8
     grid(0, low, C, "#DDDDDD")
@@ -316,7 +334,8 @@ def heads_joined(n_head, head_size, T):
         grid(h * head_size, high, head_size, tints[h % 4])
         ax.text(left + head_size / 2, middle + T / 2, f"head {h}", ha="center", va="center", fontweight="bold")
         ax.text(h * head_size + head_size / 2, high + T / 2, f"head {h}", ha="center", va="center", fontweight="bold")
-        for start, end in (((C / 2, low + T), (left + head_size / 2, middle)), ((left + head_size / 2, middle + T), (h * head_size + head_size / 2, high))):
+        center, joined = left + head_size / 2, h * head_size + head_size / 2
+        for start, end in (((C / 2, low + T), (center, middle)), ((center, middle + T), (joined, high))):
             ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "lw": 1.5})
     ax.text(C + n_head, middle + T / 2, f"each head\n(T, H) = ({T}, {head_size})", va="center")
     ax.text(C + 0.7, high + T / 2, f"joined by cat\n(T, {n_head}·H) = ({T}, {C})", va="center")
@@ -422,14 +441,17 @@ def sticks(rows, title, alt):
             hit = start <= dart < start + chance
             ax.barh(y, chance, left=start, height=0.62, color=ORANGE if hit else "#CFE6F5", edgecolor="white", lw=0.8)
             if chance > 0.025:
-                ax.text(start + chance / 2, y, visible(ch), ha="center", va="center", fontweight="bold" if hit else "normal")
+                ax.text(
+                    start + chance / 2, y, visible(ch), ha="center", va="center", fontweight="bold" if hit else "normal"
+                )
             start += chance
             if hit:
                 ax.text(1.01, y, f"→ {visible(ch)}", va="center", fontweight="bold")
         ax.plot([dart], [y - 0.42], "v", color=RED, ms=9, clip_on=False)
     ax.set_yticks(range(len(rows)), [tick(label) for label, *_ in rows])
     ax.tick_params(axis="y", length=0)
-    ax.set(title=title, xlabel="the stick, from 0 to 1: a piece is as long as its character's chance", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
+    ax.set(title=title, xlabel="the stick, from 0 to 1: a piece is as long as its character's chance")
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
     ax.spines["left"].set_visible(False)
     show(fig, alt)
 
@@ -441,7 +463,9 @@ def sizes(models):
         values = [numbers[k] for numbers in models.values()]
         ax.barh(range(len(values)), values, color=colour, height=0.65)
         for i, value in enumerate(values):
-            power = max((p for p in ((1, ""), (1e3, " thousand"), (1e6, " million"), (1e9, " billion")) if p[0] <= value))
+            power = max(
+                p for p in ((1, ""), (1e3, " thousand"), (1e6, " million"), (1e9, " billion")) if p[0] <= value
+            )
             ax.text(value * 1.4, i, f"{value / power[0]:.3g}{power[1]}", va="center")
         ax.set(title=title, xscale="log", xlim=(1e3, 1e15), xlabel="a thousand times more at each mark")
         ax.set_xticks([1e3, 1e6, 1e9, 1e12], ["thousand", "million", "billion", "trillion"])
@@ -467,7 +491,9 @@ def play_layout(passage):
         heading = row == ""
     right = max(map(len, rows)) + 1
     for i, (name, tint) in enumerate(tints.items()):
-        ax.add_patch(matplotlib.patches.Rectangle((i * right / 4, 1.6), 0.94, 0.86, facecolor=tint, edgecolor="#BBBBBB"))
+        ax.add_patch(
+            matplotlib.patches.Rectangle((i * right / 4, 1.6), 0.94, 0.86, facecolor=tint, edgecolor="#BBBBBB")
+        )
         ax.text(i * right / 4 + 1.4, 2.0, name, va="center")
     ax.set(xlim=(-0.3, right + 0.3), ylim=(-1.15 * len(rows) + 0.8, 2.8), title="How a play is laid out")
     ax.axis("off")
@@ -481,8 +507,8 @@ def timeline(places, length, mark, title):
     ``mark`` is (position, what begins there).
     """
     fig, ax = new(11, 1.3 + 0.42 * len(places))
-    for y, (positions, colour) in enumerate(zip(places.values(), COLOURS * 4)):
-        ax.plot(positions, [y] * len(positions), "|", color=colour, ms=16, mew=1.5)
+    for y, positions in enumerate(places.values()):
+        ax.plot(positions, [y] * len(positions), "|", color=BLUE, ms=16, mew=1.5)
     ax.axvline(mark[0], color=INK, ls="--", lw=1.5)
     ax.annotate(mark[1], (mark[0], -0.6), (4, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(places)), list(places))
@@ -520,8 +546,12 @@ def cubes(groups, sizes, alt):
                     front = [(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)]
                     top = [(x, y + 1), (x + 1, y + 1), (x + 1 + dx, y + 1 + dy), (x + dx, y + 1 + dy)]
                     side = [(x + 1, y), (x + 1 + dx, y + dy), (x + 1 + dx, y + 1 + dy), (x + 1, y + 1)]
-                    for face, look in ((front, ("#DCEBF5", ORANGE)), (top, ("#EEF5FA", "#F4C767")), (side, ("#BBD3E4", "#C98500"))):
-                        ax.add_patch(matplotlib.patches.Polygon(face, facecolor=look[inside], edgecolor="white", lw=1.2))
+                    for face, look in (
+                        (front, ("#DCEBF5", ORANGE)), (top, ("#EEF5FA", "#F4C767")), (side, ("#BBD3E4", "#C98500"))
+                    ):
+                        ax.add_patch(
+                            matplotlib.patches.Polygon(face, facecolor=look[inside], edgecolor="white", lw=1.2)
+                        )
         ax.text(T / 2, -0.45, "T, time →", ha="center", va="center")
         ax.text(-0.45, C / 2, "C, channels →", ha="center", va="center", rotation=90)
         ax.text(T + 0.75 * dx * B + 0.45, 0.2 * dy * B, "B, batch", ha="left", va="center", rotation=37, rotation_mode="anchor")

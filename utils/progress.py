@@ -49,11 +49,16 @@ def read_folder(folder):
     return solved, complaints
 
 
+def chapter_of(number):
+    """The chapter of an exercise: 03 for 3.2."""
+    return f"{int(number.split('.')[0]):02d}"
+
+
 def chapters(solved):
     """{chapter: (solved, all)} from {exercise: solved}."""
     counts = {}
     for number, done in solved.items():
-        chapter = f"{int(number.split('.')[0]):02d}"
+        chapter = chapter_of(number)
         got, all_ = counts.get(chapter, (0, 0))
         counts[chapter] = (got + done, all_ + 1)
     return dict(sorted(counts.items()))
@@ -62,8 +67,8 @@ def chapters(solved):
 def one_learner(solved):
     lines = []
     for chapter, (got, all_) in chapters(solved).items():
-        marks = "  ".join(f"{number} {'✓' if done else '·'}" for number, done in solved.items() if f"{int(number.split('.')[0]):02d}" == chapter)
-        lines.append(f"{chapter}   {got} of {all_}   {marks}")
+        marks = [f"{number} {'✓' if done else '·'}" for number, done in solved.items() if chapter_of(number) == chapter]
+        lines.append(f"{chapter}   {got} of {all_}   {'  '.join(marks)}")
     return "\n".join([*lines, f"all  {sum(solved.values())} of {len(solved)}"])
 
 

@@ -199,7 +199,9 @@ def _run(args):
         eval_every=max(1, steps // 10), out=out, tokenizer=tokenizer, resume=args.resume,
     )
     best, _, _ = checkpoint.load(out / "best.safetensors")
-    print(f"\nbest model: {evaluate(best, val_ids):.4f} over the whole validation split, in {out / 'best.safetensors'}\n")
+    print(
+        f"\nbest model: {evaluate(best, val_ids):.4f} over the whole validation split, in {out / 'best.safetensors'}\n"
+    )
     start = torch.tensor([tokenizer.encode("\n")])   # (1, 1)
     print(tokenizer.decode(best.generate(start, 1500)[0].tolist()))
     return 0

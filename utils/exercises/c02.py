@@ -146,8 +146,12 @@ def _one_byte_at_a_time(ids, merges):
     return "".join(bytes([byte]).decode("utf-8") for byte in _bytes_of(ids, merges))
 
 
+def _one_level_ids(ids, merges):
+    return [part for i in ids for part in ([i] if i < 256 else merges[i - 256])]
+
+
 def _one_level(ids, merges):
-    return bytes(part for i in ids for part in ([i] if i < 256 else merges[i - 256])).decode("utf-8")
+    return bytes(_one_level_ids(ids, merges)).decode("utf-8")
 
 
 def _text_or_error(decode, ids, merges):
@@ -228,6 +232,8 @@ EXERCISES = {
                 lambda string, chars: _known_or(string, chars, lambda ch, V: [*ch.encode("utf-8")]),
             "Is that ord? It is the character's number in Unicode, up to a million. The bytes come from ch.encode.":
                 lambda string, chars: _known_or(string, chars, lambda ch, V: [V + ord(ch)]),
+            "Do the bytes of a character stand together, as one thing? Each byte has its own id: loop over them.":
+                lambda string, chars: _known_or(string, chars, lambda ch, V: [ch.encode("utf-8")]),
             "Is there a gap before the bytes? The characters end at V - 1, so byte b is id V + b.":
                 lambda string, chars: _known_or(string, chars, lambda ch, V: [V + 1 + b for b in ch.encode("utf-8")]),
         },
@@ -256,6 +262,8 @@ EXERCISES = {
                 _every_second_pair,
             "Did the lowest pair win at once? The ids decide only between pairs that are equally frequent.":
                 lambda ids, new: _merge_of(ids, new, min(zip(ids, ids[1:]))),
+            "Does nothing change? A slice of a list is a list, and never equal to a tuple: use tuple(ids[i : i + 2]).":
+                lambda ids, new: list(ids),
             "Does the second id of a pair stay in the list? After a merge, go on by two.":
                 lambda ids, new: _merge_of(ids, new, _pair_of(ids), step=1),
             "Did you merge only the first place? Every place where the pair stands becomes one id.":
@@ -279,6 +287,8 @@ EXERCISES = {
                 lambda ids, merges: "".join(map(chr, _bytes_of(ids, merges))),
             "Do you decode byte by byte? A character may need several: join them all, then decode once.":
                 _one_byte_at_a_time,
+            "Are the ids inside a merge taken for characters? They may be merges too: open them down to the bytes.":
+                lambda ids, merges: "".join(map(chr, _one_level_ids(ids, merges))),
             "Do you open a merge only once? Its two ids may be merges too, down to the bytes.":
                 _one_level,
             "Are the two halves of a pair swapped? The first id of the pair stands first in the text.":

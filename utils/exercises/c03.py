@@ -44,7 +44,9 @@ def facts_of_draws(draws, ids, B, T):
         ),
         "different starts in a batch": min(len(set(row)) for row in starts),
         "starts that ever come": len({i for row in starts for i in row}),
-        "each start is always followed by its neighbour": all(b == a + 1 for row in starts for a, b in zip(row, row[1:])),
+        "each start is always followed by its neighbour": all(
+            b == a + 1 for row in starts for a, b in zip(row, row[1:])
+        ),
     }
 
 

@@ -162,7 +162,9 @@ EXERCISES = {
             "Do you take one maximum for the whole tensor? Each row needs its own: a row far below it has only zeros left.":
                 lambda logits: (logits - logits.max()).exp() / (logits - logits.max()).exp().sum(dim=-1, keepdim=True),
             "What do you subtract from a row? One score is still far above it, and exp gives inf. Which score must become 0?":
-                lambda logits: (logits - logits.mean(-1, True)).exp() / (logits - logits.mean(-1, True)).exp().sum(-1, True),
+                lambda logits: (logits - logits.mean(-1, True)).exp() / (logits - logits.mean(-1, True)).exp().sum(
+                    -1, True
+                ),
             "Are these still logarithms? Probabilities are between 0 and 1.":
                 lambda logits: F.log_softmax(logits, dim=-1),
             "Does anything divide by the sum? The powers of a row must sum to 1 at the end.":
@@ -226,7 +228,9 @@ EXERCISES = {
             "Is the temperature used at all?":
                 lambda logits, temperature, u: _picked(logits, u, F.softmax(logits, dim=-1)),
             "Do you divide the probabilities by the temperature? Then they no longer sum to 1. It belongs to the scores.":
-                lambda logits, temperature, u: _picked(logits, u, F.softmax(logits, -1) / temperature).clamp(max=logits.shape[1] - 1),
+                lambda logits, temperature, u: _picked(logits, u, F.softmax(logits, -1) / temperature).clamp(
+                    max=logits.shape[1] - 1
+                ),
             "Do you always take the likeliest id? Then u is not used, and nothing is drawn.":
                 lambda logits, temperature, u: logits.argmax(dim=-1),
             "Do you draw with your own chance? The chance is in u already, one number for each row.":
@@ -242,7 +246,9 @@ EXERCISES = {
             "Can an id with probability 0 be drawn? The running sum must be greater than u; equal is not enough.":
                 lambda logits, temperature, u: (F.softmax(logits / temperature, -1).cumsum(-1) < u[:, None]).sum(-1),
             "Do you add up over the batch? Each row is a distribution of its own, along the last dimension.":
-                lambda logits, temperature, u: (F.softmax(logits / temperature, -1).cumsum(0) > u[:, None]).int().argmax(-1),
+                lambda logits, temperature, u: (F.softmax(logits / temperature, -1).cumsum(0) > u[:, None]).int().argmax(
+                    -1
+                ),
         },
     ),
     "4.4": Exercise(

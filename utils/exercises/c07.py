@@ -100,8 +100,15 @@ def _counting(*shape):
     return torch.arange(torch.Size(shape).numel()).view(shape).float()
 
 
+class _Sizes(dict):
+    """The sizes that __init__ gets; a message shows them as arguments."""
+
+    def __repr__(self):
+        return ", ".join(f"{name}={size}" for name, size in self.items()) + " in __init__"
+
+
 def _sizes(n_head, head_size, block_size):
-    return {"n_head": n_head, "head_size": head_size, "block_size": block_size}
+    return _Sizes(n_head=n_head, head_size=head_size, block_size=block_size)
 
 
 EXERCISES = {
@@ -148,7 +155,8 @@ EXERCISES = {
                 lambda q, n: split_heads(q, n).transpose(0, 1),
             "Are T and H exchanged at the end? We ask for (B, n_head, T, H).":
                 lambda q, n: split_heads(q, n).mT,
-            "Is this a list of heads? We ask for one tensor.":
+            "Is this a list of pieces? We ask for one tensor. "
+            "(And split(k) makes pieces of size k; chunk(k) makes k pieces.)":
                 lambda q, n: list(split_heads(q, n).unbind(1)),
             "Are n_head and H exchanged? n_head says how many pieces, H how long each is.":
                 lambda q, n: split_heads(q, q.shape[-1] // n)[:, : n + 1],
@@ -199,6 +207,10 @@ EXERCISES = {
             "Are the heads joined without moving T back before them? "
             "(B, n_head, T, H) must first become (B, T, n_head, H).":
                 _all_heads(join=lambda out: out.reshape(out.shape[0], out.shape[2], -1)),
+            "Are the heads not joined yet? First move T before them, then join the last two dimensions.":
+                _all_heads(join=lambda out: out),
+            "Is only the last step missing? Join the last two dimensions, heads and H.":
+                _all_heads(join=lambda out: out.transpose(1, 2)),
             "Are the channels of the heads mixed at the end? "
             "The result must be head 0's H numbers, then head 1's, and so on.":
                 _all_heads(join=lambda out: out.permute(0, 2, 3, 1).flatten(2)),
