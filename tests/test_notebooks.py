@@ -158,6 +158,21 @@ def _page_class(path, name):
     return space[name]
 
 
+def test_the_layer_norm_of_chapter_10_is_pytorchs():
+    path = next(path for path in CHAPTERS if path.stem.startswith("10"))
+    ours_, theirs = _page_class(path, "LayerNorm")(C), nn.LayerNorm(C)
+    torch.manual_seed(0)
+    gamma, beta = torch.randn(C), torch.randn(C)
+    for module, names in ((ours_, ("gamma", "beta")), (theirs, ("weight", "bias"))):
+        for name, value in zip(names, (gamma, beta)):
+            getattr(module, name).data.copy_(value)
+    for shape in ((4, C), (3, T, C), (1, 1, C)):
+        x = 5 * torch.randn(shape, requires_grad=True) + 2
+        assert_close(ours_(x), theirs(x))
+        grads = [torch.autograd.grad(module(x).pow(3).sum(), [x, *module.parameters()]) for module in (ours_, theirs)]
+        assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
 @pytest.fixture(scope="session")
 def bare_course(tmp_path_factory):
     """A copy of the course on a machine with no text and no network."""
