@@ -46,9 +46,8 @@ def weights_product(q, k, allowed):
 def decayed_average(x, d):
     out = torch.zeros_like(x)
     for t in range(x.shape[1]):
-        shares = [d ** (t - s) for s in range(t + 1)]
-        for s, share in enumerate(shares):
-            out[:, t] += share / sum(shares) * x[:, s]
+        shares = torch.tensor([float(d) ** (t - s) for s in range(t + 1)])
+        out[:, t] = shares / shares.sum() @ x[:, : t + 1]   # (t + 1,) @ (B, t + 1, C) → (B, C)
     return out
 
 
@@ -108,12 +107,15 @@ EXERCISES = {
         reference=average_cumsum,
         cases=lambda: [
             (torch.tensor([[2.0, 7, 1], [6, 4, 1], [6, 5, 4]]),),
-            (_random(4, 6, seed=1),), (_random(2, 5, 3, seed=2),), (_random(3, 1, 4, seed=3),), (_random(2, 3, 7, 5, seed=4),),
+            (_random(4, 6, seed=1),), (_random(2, 5, 3, seed=2),), (_random(3, 1, 4, seed=3),),
+            (_random(2, 3, 7, 5, seed=4),),
         ],
         insight="T steps of work instead of T · T, and the same numbers; but the matrix can hold any recipe, cumsum only this one.",
         slips={
             "Do you add up over the channels? Time is the last dimension but one.":
                 lambda x: x.cumsum(dim=-1) / torch.arange(1, x.shape[-1] + 1),
+            "Do you add along the channels? With (T, C) coming in, dim=1 is no longer time; count from the end.":
+                lambda x: x.cumsum(dim=1) / torch.arange(1, x.shape[-2] + 1)[:, None],
             "Do you add up over dimension 0? That is time only if nothing stands before it. Count from the end.":
                 lambda x: x.cumsum(dim=0) / torch.arange(1, x.shape[-2] + 1)[:, None],
             "Do you divide all by T? Token t has only t + 1 tokens to average.":
@@ -143,6 +145,8 @@ EXERCISES = {
                 lambda T, W: (_distance(T) >= 1) & (_distance(T) <= W),
             "Is the future open? The window must not reach to the right of the diagonal.":
                 lambda T, W: _distance(T).abs() < W,
+            "Is the future open? A token that lies ahead has a negative distance t − s, and that is below W too.":
+                lambda T, W: _distance(T) < W,
             "Are rows and columns exchanged? The row listens, the column is heard.":
                 lambda T, W: window_mask(T, W).T,
             "Is it upside down? Here True means: may be heard.":
@@ -165,6 +169,8 @@ EXERCISES = {
                 _strictly_before,
             "Over which dimension do your weights sum to 1? One listener divides its attention among those it hears.":
                 lambda q, k: F.softmax((q @ k.mT).masked_fill(~_tril(q.shape[1]), float("-inf")), dim=-2),
+            "Do you fill column t? The listener is the row.":
+                lambda q, k: weights_loop(q, k).mT,
             "Are query and key exchanged? The one that listens asks with its query, the one that is heard answers with its key.":
                 lambda q, k: _causal(k @ q.mT),
             "Are these still affinities? Softmax turns each row into shares that sum to 1.":
@@ -203,6 +209,8 @@ EXERCISES = {
                 lambda q, k, allowed: F.softmax((q @ k.mT).masked_fill(~allowed, 0.0), dim=-1),
             "Over which dimension do your weights sum to 1? Each row must, so the last one.":
                 lambda q, k, allowed: F.softmax((q @ k.mT).masked_fill(~allowed, float("-inf")), dim=-2),
+            "Does softmax run over dimension 0? That is the batch. Each row of weights must sum to 1, so take the last.":
+                lambda q, k, allowed: F.softmax((q @ k.mT).masked_fill(~allowed, float("-inf")), dim=0),
             "Is k.view in it? It has the right shape and mixes the keys. Which function exchanges two dimensions?":
                 lambda q, k, allowed: F.softmax(
                     (q @ k.view(len(k), k.shape[2], -1)).masked_fill(~allowed, float("-inf")), dim=-1),
@@ -216,8 +224,9 @@ EXERCISES = {
     "5.5": Exercise(
         reference=decayed_average,
         cases=lambda: [
-            (torch.tensor([[[2.0], [6.0], [7.0]]]), 0.5), (_random(2, 5, 3, seed=13), 0.5), (_random(3, 8, 4, seed=14), 0.9),
-            (_random(4, 1, 2, seed=15), 0.7), (_random(2, 6, 5, seed=16), 1.0), (_random(1, 30, 2, seed=17), 0.8),
+            (torch.tensor([[[2.0], [6.0], [7.0]]]), 0.5), (_random(2, 5, 3, seed=13), 0.5),
+            (_random(3, 8, 4, seed=14), 0.9), (_random(4, 1, 2, seed=15), 0.7), (_random(2, 6, 5, seed=16), 1.0), (_random(1, 30, 2, seed=17), 0.8),
+            (_random(1, 300, 2, seed=18), 0.3),   # 0.3 to the power −299 overflows
         ],
         insight="Softmax of the affinities (t − s) · ln d gives the same shares: "
                 "to tell attention how far away a token is, it is enough to add a number to each affinity.",
@@ -234,6 +243,13 @@ EXERCISES = {
                 lambda x, d: _moving(x, d, first_whole=False),
             "Is this d times the old mean plus 1 − d times the new token? Then token 0 counts more than its share.":
                 lambda x, d: _moving(x, d, first_whole=True),
+            "Is keepdim=True missing? A flat list of sums meets the columns; the sums must be a column, (T, 1).":
+                lambda x, d: _fading(x.shape[1], d) / _fading(x.shape[1], d).sum(dim=-1) @ x,
+            "Far in the future d to the power t − s is huge, and inf · 0 is nan. "
+            "Remove the future before you take the power (or clamp the distance at 0).":
+                lambda x, d: _shares(torch.tensor(float(d)) ** _distance(x.shape[1]) * _tril(x.shape[1])) @ x,
+            "Do you take d to the power −s? In a long text that is too large for a float, and inf / inf is nan.":
+                lambda x, d: _shares(torch.tril((float(d) ** -torch.arange(x.shape[1])).expand(x.shape[1], -1))) @ x,
             "Is everyone heard equally? The share must fall by the factor d with each step back.":
                 lambda x, d: _shares(_fading(x.shape[1], 1)) @ x,
             "Is the last token left out of its own average? Its distance is 0, and its weight the largest.":
