@@ -110,6 +110,7 @@ EXERCISES = {
     "9.1": Exercise(
         reference=gradient_at_start,
         cases=lambda: [([0.5, 0.25, 0.1],), ([0.25] * 12,), ([],), ([-0.5, 0.5, 2.0, 3.0],), ([0.0, 1.0, 0.3],)],
+        facts=lambda found, slopes: {"without the road": found[0], "with the road": found[1]},
         insight="Without the road one weak part is enough to stop the gradient. With it, a weak part multiplies by "
                 "about 1.",
         slips={
@@ -123,6 +124,8 @@ EXERCISES = {
                 lambda slopes: (math.prod(slopes), 1.0),
             "Are the slopes added in the second number? Each part multiplies, with the road by 1 + slope.":
                 lambda slopes: (math.prod(slopes), 1 + sum(slopes)),
+            "Do you use only the first slope? Each part has its own.":
+                lambda slopes: gradient_at_start(slopes[:1] * len(slopes)),
             "Is the last part lost?":
                 lambda slopes: gradient_at_start(slopes[:-1]),
             "Is the first part lost?":
@@ -210,6 +213,10 @@ EXERCISES = {
                 _count(lambda V, T, n, C: 12 * C * C),
             "Are all biases missing, of the blocks and of lm_head?":
                 _count(lambda V, T, n, C: 12 * C * C, ends=lambda V, T, C: 2 * V * C + T * C),
+            "Are the biases of feed-forward missing? Both of its layers have them.":
+                _count(lambda V, T, n, C: 12 * C * C + C),
+            "Has each head C · C numbers for its query? A head is n_embd // n_head wide; only all heads together have C · C.":
+                _count(lambda V, T, n, C: 3 * n * C * C + 9 * C * C + 6 * C),
             "Does the projection take n_head · C numbers? It takes n_head · H, and that is C.":
                 _count(lambda V, T, n, C: 3 * C * C + n * C * C + 8 * C * C + 6 * C),
             "Has the wide layer a bias of C? It gives 4C numbers, so it has 4C biases.":
