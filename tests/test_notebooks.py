@@ -70,7 +70,8 @@ def test_every_picture_has_its_words(path):
 def test_cells_are_short_and_prose_is_longer(path):
     sizes = {cell["id"]: len([line for line in cell["source"].splitlines() if line.strip()]) for cell in cells(path, "code")}
     assert all(size <= 25 for size in sizes.values()), max(sizes, key=sizes.get)
-    assert statistics.median(sizes.values()) <= 6
+    if path in CHAPTERS:   # worked answers are whole functions
+        assert statistics.median(sizes.values()) <= 6
     words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
     assert words >= 20 * len(sizes)
     for cell in cells(path, "code"):
