@@ -225,7 +225,8 @@ EXERCISES = {
         reference=decayed_average,
         cases=lambda: [
             (torch.tensor([[[2.0], [6.0], [7.0]]]), 0.5), (_random(2, 5, 3, seed=13), 0.5),
-            (_random(3, 8, 4, seed=14), 0.9), (_random(4, 1, 2, seed=15), 0.7), (_random(2, 6, 5, seed=16), 1.0), (_random(1, 30, 2, seed=17), 0.8),
+            (_random(3, 8, 4, seed=14), 0.9), (_random(4, 1, 2, seed=15), 0.7),
+            (_random(2, 6, 5, seed=16), 1.0), (_random(1, 30, 2, seed=17), 0.8),
             (_random(1, 300, 2, seed=18), 0.3),   # 0.3 to the power −299 overflows
         ],
         insight="Softmax of the affinities (t − s) · ln d gives the same shares: "

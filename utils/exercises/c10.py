@@ -227,6 +227,8 @@ EXERCISES = {
                 _count(lambda B, T, C: C, lambda B, T, C: B * T, lambda B, T, C: C),
             "Are the channels of a row taken together in instance norm? Each channel of each row has its own mean.":
                 _count(lambda B, T, C: C, lambda B, T, C: B * T, lambda B, T, C: B),
+            "Is it T for instance norm? So many numbers go into one mean. There is a mean for each channel of each row.":
+                _count(lambda B, T, C: C, lambda B, T, C: B * T, lambda B, T, C: T),
             "Has instance norm a mean for each token? It takes all the times of a row together.":
                 _count(lambda B, T, C: C, lambda B, T, C: B * T, lambda B, T, C: B * T),
         },
@@ -303,6 +305,8 @@ EXERCISES = {
                 _rms(lambda x, eps: 1 / (x.pow(2).mean(-1, True) + eps).sqrt()),
             "Is gamma missing?":
                 _rms(lambda x, eps: (x.pow(2).mean(-1, True) + eps).sqrt(), gamma=lambda self: 1.0),
+            "Is keepdim=True missing? Without it the roots meet the channels, not their own tokens.":
+                _rms(lambda x, eps: (x.pow(2).mean(-1) + eps).sqrt()),
             "Do the tokens of a row share one size? Each token has its own.":
                 _rms(lambda x, eps: (x.pow(2).mean((1, 2), True) + eps).sqrt()),
             "Does the mean run over time? It runs over the channels of one token.":
@@ -370,6 +374,9 @@ EXERCISES = {
                 _memory(train=False),
             "Do you never use the memory? In eval mode it takes the place of the batch's own mean and variance.":
                 _memory(train=True),
+            "Do you never ask self.training? In eval mode the memory takes the place of the batch's own mean and variance, "
+            "and does not change.":
+                _memory(train=True, learn=True),
             "Is it upside down? self.training is True while training, so the batch's own numbers belong there.":
                 type("RunningBatchNorm", (RunningBatchNorm,), {
                     "forward": lambda self, x: _batch_norm(self, x, train=not self.training)}),
