@@ -237,6 +237,10 @@ EXERCISES = {
         slips={
             "Is the feed-forward always 4 times as wide? widen says how wide it is.":
                 lambda *case: _count(*case, four=True),
+            "Does the first feed-forward bias grow too? It has widen · C numbers, not 4 · C.":
+                lambda V, T, L, C, w, *more: _count(V, T, L, C, w, *more) + L * (4 - w) * C,
+            "How often does widen count? Feed-forward has two matrices, each of widen · C · C numbers.":
+                lambda V, T, L, C, w, *more: _count(V, T, L, C, w, *more) + L * 6 * w * C * C,
             "Do you forget the biases of queries, keys and values? "
             "With qkv_bias there are three times C more in each block.":
                 lambda *case: _count(*case, qkv=0),
