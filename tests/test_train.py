@@ -201,7 +201,10 @@ def test_the_shipped_model(tmp_path, monkeypatch):
 def command(tmp_path, monkeypatch, capsys):
     """python -m utils.train on a tiny preset: its exit code, what it printed, and its complaint."""
     monkeypatch.chdir(tmp_path)
-    tiny = {"shape": {"block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}, "steps": 4, "batch_size": 2, "lr": 1e-3}
+    tiny = {
+        "model": (GPT, GPTConfig), "shape": {"block_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8},
+        "steps": 4, "batch_size": 2, "lr": 1e-3,
+    }
     monkeypatch.setitem(train.PRESETS, "cpu", tiny)
     monkeypatch.setattr(train, "load_text", lambda: TEXT)
     monkeypatch.setattr(train, "pick_device", lambda: "cpu")
@@ -217,7 +220,7 @@ def command(tmp_path, monkeypatch, capsys):
 def test_the_command_trains_and_writes(command, tmp_path):
     code, out, err = command()
     assert code == 0 and err == "" and "over the whole validation split" in out
-    assert {p.name for p in (tmp_path / "runs" / "cpu").iterdir()} == {"best.safetensors", "resume.pt", "log.json"}
+    assert {p.name for p in (tmp_path / "runs" / "cpu").iterdir()} == {"best.safetensors", "resume.pt", "log.jsonl"}
 
 
 def test_the_command_never_overwrites_a_run(command, tmp_path):

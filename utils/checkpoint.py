@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 
 from utils.data import ROOT, CharTokenizer
 from utils.model import GPT, GPTConfig
+from utils.nanogpt import NanoGPT, NanoGPTConfig
 
+MODELS = {"GPT": (GPT, GPTConfig), "NanoGPT": (NanoGPT, NanoGPTConfig)}   # what a checkpoint may hold
 PRETRAINED = ROOT / "data" / "models" / "shakespeare.safetensors"
 
 
@@ -24,10 +26,13 @@ def save(path, model, tokenizer, **info):
 
     Raises OSError where the folder is read-only or full; what was at ``path`` is then still there.
     """
-    weights = {name: w.detach().cpu().contiguous() for name, w in model.state_dict().items()}
-    metadata = {"config": asdict(model.config), "chars": tokenizer.chars, "info": info}
+    # A clone each: safetensors refuses two names for the same memory, which tied weights are.
+    weights = {name: w.detach().cpu().clone() for name, w in model.state_dict().items()}
+    metadata = {
+        "model": type(model).__name__, "config": asdict(model.config), "chars": tokenizer.chars, "info": info,
+    }
     metadata = {key: json.dumps(value) for key, value in metadata.items()}
-    _write_aside(path, lambda part: save_file(weights, part, metadata))
+    write_aside(path, lambda part: save_file(weights, part, metadata))
 
 
 def load(path):
@@ -45,7 +50,8 @@ def load(path):
         with safe_open(path, framework="pt") as file:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             weights = {name: file.get_tensor(name) for name in file.keys()}
-        model = GPT(GPTConfig(**metadata["config"]))
+        build, config = MODELS[metadata.get("model", "GPT")]
+        model = build(config(**metadata["config"]))
         model.load_state_dict(weights)
         tokenizer = CharTokenizer(metadata["chars"])
     except (SafetensorError, json.JSONDecodeError) as error:
@@ -65,7 +71,7 @@ def load_pretrained():
 def save_state(path, model, optimizer, **rest):
     """All that a stopped training needs to go on: weights, optimizer, and ``rest`` (plain values, tensors)."""
     state = {"config": asdict(model.config), "model": model.state_dict(), "optimizer": optimizer.state_dict(), **rest}
-    _write_aside(path, lambda part: torch.save(state, part))
+    write_aside(path, lambda part: torch.save(state, part))
 
 
 def load_state(path, model, optimizer):
@@ -90,12 +96,19 @@ def load_state(path, model, optimizer):
     return state
 
 
-def _write_aside(path, write):
+def write_aside(path, write):
+    """Let ``write`` fill a file beside ``path``, then move it there. Raises OSError, with ``path`` as it was."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         os.replace(part, path)
+    # The two libraries have errors of their own for a disk that is full or read-only.
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise OSError(
+            f"{path.name} could not be written to {path.parent} ({getattr(error, 'strerror', None) or error}). What was "
+            "there before is as it was. Free some space, or choose a folder that you may write to"
+        ) from error
     finally:
         part.unlink(missing_ok=True)

@@ -62,6 +62,22 @@ def load_text(name="tinyshakespeare"):
     return raw.decode(TEXTS[name]["encoding"])
 
 
+def read_text(path):
+    """Any text file, UTF-8. Raises ValueError where it is empty or not text, OSError where it cannot be read."""
+    raw = Path(path).read_bytes()
+    if not raw:
+        raise ValueError(f"{path} is empty, but there must be something to learn from")
+    try:
+        text = raw.decode("utf-8-sig")   # without the mark that some editors put first
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text (byte {error.start:,} is {raw[error.start]:#04x}); if it is text, save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{path} holds zero bytes, so it is not text; take a plain text file")
+    return text.replace("\r\n", "\n")
+
+
 def gpt2_encoding():
     """tiktoken's GPT-2 encoding, or None, with a line that says why, where its vocabulary cannot be had.
 
