@@ -4,6 +4,12 @@ Without numbers it takes every notebook. Each is run in order, with one thread, 
 written only if no cell failed. What would differ from one machine or day to the next
 (times, kernel details, widget state) is left out. The final losses go into
 data/ladder.json, so the ladder shows measured numbers only.
+
+An explorer's cell is stored with its words only: the output of ``utils.widgets.Explorer`` is
+a bundle of a sentence (text/plain) and a pointer to the live widget, and the pointer means
+nothing without the kernel that made it, so it is dropped here. A page that has not been run
+says what the explorer is and that one must run the cell; the still picture is in the cell
+before. nbval compares the sentence and passes over the pointer.
 """
 
 import json
@@ -36,6 +42,8 @@ def refresh(path):
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter", "cellView")}
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
+            for output in cell.outputs:
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             _store_rung(path, cell.outputs)
     nbformat.validate(notebook)
     nbformat.write(notebook, path)

@@ -44,6 +44,7 @@ def test_no_errors_no_stderr_no_machine(path):
         assert output.get("name") != "stderr"
         said = str({key: value for key, value in output.get("data", {}).items() if not key.startswith("image/")})
         assert not re.search(r"/(root|home|work|tmp|Users)/", said + "".join(output.get("text", "")))
+        assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {}), "a pointer to a widget that is gone"
     metadata = nbformat.read(path, as_version=4).metadata
     assert set(metadata) == {"kernelspec", "language_info"}, "widget state or a machine's details are stored"
 

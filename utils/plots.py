@@ -9,6 +9,7 @@ that says what is to be seen.
 import io
 import json
 import math
+from contextvars import ContextVar
 
 import matplotlib
 import torch
@@ -37,12 +38,30 @@ matplotlib.rcParams.update({
 })
 
 
+TAKEN = ContextVar("taken", default=None)   # while an explorer draws: the list that takes the picture
+
+
 def show(fig, alt):
     """Show a figure and store ``alt`` with it, for screen readers and for pages without pictures."""
+    explored = TAKEN.get()
     png = io.BytesIO()
-    fig.savefig(png, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+    margins = "tight" if explored is None else None   # an explorer's pictures keep one size, and are drawn faster
+    fig.savefig(png, format="png", dpi=100, bbox_inches=margins, metadata={"Software": None})
+    if explored is not None:
+        explored.append((png.getvalue(), alt))
+        return
     bundle = {"image/png": png.getvalue(), "text/plain": f"[figure] {alt}"}
     display(bundle, metadata={"image/png": {"alt": alt}}, raw=True)
+
+
+def taken(draw, *args, **options):
+    """What ``draw`` returns, and the last picture it would show, as (png, alt): an explorer puts it in place of the one before."""
+    pictures = []
+    token = TAKEN.set(pictures)
+    try:
+        return draw(*args, **options), pictures[-1]
+    finally:
+        TAKEN.reset(token)
 
 
 def visible(text):
@@ -557,4 +576,28 @@ def cubes(groups, sizes, alt):
         ax.text(T + 0.75 * dx * B + 0.45, 0.2 * dy * B, "B, batch", ha="left", va="center", rotation=37, rotation_mode="anchor")
         ax.set(xlim=(-1, T + B * dx + 1.4), ylim=(-1, C + B * dy + 0.2), aspect="equal", title=title)
         ax.axis("off")
+    show(fig, alt)
+
+
+def sharpening(scores, title, alt):
+    """Chapter 06: scores (T,), their softmax, and its slopes: how much each weight moves when a score moves."""
+    weights = scores.softmax(dim=-1)                                    # (T,)
+    slopes = torch.diag(weights) - torch.outer(weights, weights)        # (T, T)
+    T, most = len(scores), max(1.0, scores.abs().max().item())
+    fig, (left, middle, right) = new(12.5, 4.4, columns=3)
+    left.bar(range(T), scores.tolist(), color=BLUE)
+    left.axhline(0, color=INK, lw=1)
+    left.set(title=title, xlabel="token (key)", ylabel="score", ylim=(-1.15 * most, 1.15 * most))
+    middle.bar(range(T), weights.tolist(), color=ORANGE)
+    middle.axhline(1 / T, color=GREY, lw=1.5, ls=":")
+    middle.annotate("all even", (1, 1 / T), bbox=WHITE_BOX, **AT_RIGHT_EDGE)
+    heard = torch.special.entr(weights).sum().exp()
+    middle.set(title=f"softmax: {heard:.1f} of {T} nodes heard", xlabel="token (key)", ylabel="weight", ylim=(0, 1.02))
+    draw_matrix(
+        right, slopes, f"its slopes: {weights.dot(1 - weights):.2f} on the diagonal", xlabel="score that moves",
+        ylabel="weight that answers", cmap=SIGNED, limits=(-0.25, 0.25),
+    )
+    for axis in (left.xaxis, middle.xaxis, right.xaxis, right.yaxis):   # few marks: an explorer draws this at every move
+        axis.set_ticks([0, T - 1])
+    middle.set_yticks([0, 0.5, 1])
     show(fig, alt)
