@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -267,3 +268,71 @@ def test_a_folder_that_cannot_be_made(command, tmp_path):
     (tmp_path / "file").write_text("in the way")
     code, _, err = command("--out", str(tmp_path / "file" / "run"))
     assert code == 2 and err.startswith("error:")
+
+
+@pytest.mark.parametrize("raw, words", [
+    (b"", "is empty"),
+    (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text (byte 0 is 0x89)"),
+    ("Größe".encode("latin-1") * 99, "save it as UTF-8"),
+    (b"abc\x00" * 999, "zero bytes"),
+    (b"too short", "text of at least 90 characters"),
+])
+def test_a_text_that_nothing_can_be_learned_from(command, tmp_path, raw, words):
+    (tmp_path / "mine.txt").write_bytes(raw)
+    code, _, err = command("--data", str(tmp_path / "mine.txt"))
+    assert code == 2 and err.startswith("error:") and words in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_text_of_ones_own(command, tmp_path):
+    (tmp_path / "mine.txt").write_bytes(("\ufeff" + "Ä löve lètter.\r\n" * 20).encode())
+    assert command("--data", str(tmp_path / "mine.txt"))[0] == 0
+    _, tokenizer, _ = checkpoint.load(tmp_path / "runs/cpu/best.safetensors")
+    assert set(tokenizer.chars) == set("Ä löve lètter.\n")
+    code, _, err = command("--resume", "--steps", "6")   # now on the other text
+    assert code == 2 and "they differ in" in err and "--out" in err
+    assert command("--data", str(tmp_path / "mine.txt"), "--resume", "--steps", "6")[0] == 0
+    code, _, err = command("--data", str(tmp_path / "nowhere.txt"))
+    assert code == 2 and "nowhere.txt" in err
+
+
+def test_resume_with_another_preset_leaves_the_run_as_it_was(command, tmp_path, monkeypatch):
+    command()
+    before = (tmp_path / "runs/cpu/resume.pt").read_bytes()
+    bigger = {**train.PRESETS["cpu"], "shape": {"block_size": 8, "n_layer": 2, "n_head": 2, "n_embd": 8}}
+    monkeypatch.setitem(train.PRESETS, "lecture", bigger)
+    code, _, err = command("--preset", "lecture", "--out", "runs/cpu", "--resume", "--steps", "6")
+    assert code == 2 and "belongs to another model" in err
+    assert (tmp_path / "runs/cpu/resume.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("library", ["save_file", "torch.save"])
+def test_a_disk_that_fills_up_while_saving(command, tmp_path, monkeypatch, library):
+    command()
+    out = tmp_path / "runs" / "cpu"
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def full(weights, part, *metadata):
+        part.write_bytes(b"half")
+        raise OSError(28, "No space left on device") if library == "torch.save" else SafetensorError("No space left on device")
+
+    monkeypatch.setattr(*((checkpoint, "save_file") if library == "save_file" else (torch, "save")), full)
+    monkeypatch.setattr(train, "estimate_loss", lambda *args, **settings: {"train": 0.0, "val": 0.0})   # a best model, to be kept
+    code, _, err = command("--resume", "--steps", "6")
+    assert code == 2 and "No space left" in err and "Traceback" not in err
+    after = {p.name: p.read_bytes() for p in out.iterdir()}
+    assert after["resume.pt"] == before["resume.pt"] and set(after) == set(before)
+    if library == "save_file":
+        assert after == before
+
+
+def test_a_device_that_is_not_there(command):
+    code, _, err = command("--device", "abacus")
+    assert code == 2 and "no device 'abacus' here; there is cpu" in err
+
+
+def test_the_log_has_a_line_for_each_look(command, tmp_path):
+    command()
+    rows = [json.loads(line) for line in (tmp_path / "runs/cpu/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all({"train", "val", "tokens_per_second", "seconds"} <= set(row) for row in rows)

@@ -177,7 +177,7 @@ def train(
         raise ValueError("a checkpoint in out needs the tokenizer too, or nobody could read what the model writes")
     if batch_size % (world * accumulate) != 0:
         raise ValueError(
-            f"a batch of {batch_size} cannot be shared by {world} process(es) in {accumulate} part(s) each; "
+            f"a batch of {batch_size} cannot be shared by {world} processes in {accumulate} parts each; "
             f"take a multiple of {world * accumulate} as the batch size"
         )
     device = next(model.parameters()).device
