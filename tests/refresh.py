@@ -58,6 +58,9 @@ def _joined(outputs):
             joined[-1].text += output.text
         else:
             joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":   # a line that was overwritten while it ran, as it read in the end
+            output.text = re.sub(r"(?m)^.*\r(.*?) *$", r"\1", output.text)
     return joined
 
 

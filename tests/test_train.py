@@ -292,7 +292,7 @@ def test_a_text_of_ones_own(command, tmp_path):
     code, _, err = command("--resume", "--steps", "6")   # now on the other text
     assert code == 2 and "they differ in" in err and "--out" in err
     assert command("--data", str(tmp_path / "mine.txt"), "--resume", "--steps", "6")[0] == 0
-    code, _, err = command("--data", str(tmp_path / "nowhere.txt"))
+    code, _, err = command("--data", str(tmp_path / "nowhere.txt"), "--out", "other")
     assert code == 2 and "nowhere.txt" in err
 
 
