@@ -779,10 +779,11 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, shown=16):
     ax.set_xticks(range(shown + 1), [*(visible(chars[i]) for i in order[:shown].tolist()), f"{len(chars) - shown} more"])
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(axis="x", length=0)
-    ax.set(title=words, xlabel="next character, the likeliest first", ylabel="probability", xlim=(-0.6, shown + 0.8))
-    share = f"{kept} of {len(chars)} can be drawn;\nthe model gave them {probs[drawn > 0].sum():.1%}"
+    ax.set(title=words, xlabel="next character, the likeliest first", ylabel="probability", xlim=(-0.6, shown + 0.6))
+    share = f"{kept} of {len(chars)} can be drawn;\nthe model gave\nthem {probs[drawn > 0].sum():.1%}"
     looks = {"the model's own": "#B9DCF2", "what we draw from": ORANGE, share: "none"}
-    ax.legend([matplotlib.patches.Patch(color=colour) for colour in looks.values()], list(looks), frameon=False, loc="upper right")
+    patches = [matplotlib.patches.Patch(color=colour) for colour in looks.values()]
+    fig.legend(patches, list(looks), frameon=False, loc="outside right upper")   # the last bar can be the highest
     show(fig, f"Bars of the probability of the next character, {words}. {kept} of {len(chars)} characters can be drawn. "
               "A pale bar is what the model gave, the orange bar inside it what we draw from; what is cut is hatched.")
 
@@ -796,7 +797,8 @@ def cache(tokens, head_size=3):
         "not needed": {"facecolor": "white", "edgecolor": "#CCCCCC"}, "future": {"facecolor": PALE, "edgecolor": "#BBBBBB", "hatch": "///"},
     }
     fig, axes = new(13.5, 0.42 * T + 1.9, columns=2)
-    for ax, title, kept in zip(axes, ("Without a cache: all of it, at every step", "With a cache: one row"), ("computed now", "kept in the cache")):
+    panels = {"Without a cache: all of it, at every step": "computed now", "With a cache: one row": "kept in the cache"}
+    for ax, (title, kept) in zip(axes, panels.items()):
         left = 0
         for name, width in parts.items():
             for t in range(T):
@@ -814,8 +816,9 @@ def cache(tokens, head_size=3):
         ax.axis("off")
     patches = [matplotlib.patches.Patch(**{**look, "edgecolor": GREY}) for look in looks.values()]
     fig.legend(patches, list(looks), frameon=False, loc="outside lower center", ncols=len(looks))
-    show(fig, f"Two drawings of q, k, v, the weights and the output of one head for {T} tokens. Without a cache every row is computed at each step. "
-              "With a cache only the last row of each is computed; the earlier rows of k and v are kept, the others are not needed.")
+    show(fig, f"Two drawings of q, k, v, the weights and the output of one head for {T} tokens. "
+              "Without a cache every row is computed at each step. With a cache only the last row of each "
+              "is computed; the earlier rows of k and v are kept, the others are not needed.")
 
 
 def draw_characters(ax, text, axis="x"):
@@ -891,7 +894,7 @@ def training_shot(shot, text, layer, head, steps, alt):
     """Chapter 11: one moment of a training of so many ``steps``: the loss so far, a sample, and what one head attends to."""
     fig, (left, middle, right) = new(14, 4.8, columns=3, width_ratios=(1, 1.1, 1))
     looks = shot["looks"]
-    for name, key, style, colour in (("train", "train", "--", BLUE), ("validation", "val", "-", ORANGE)):
+    for name, key, style, colour in (("train", "train", "-", BLUE), ("validation", "val", "--", ORANGE)):
         left.plot([look["step"] for look in looks], [look[key] for look in looks], style, color=colour, label=name)
     left.plot(looks[-1]["step"], looks[-1]["val"], "o", color=RED, ms=10)
     left.set(title=f"step {shot['step']:,}: loss {looks[-1]['val']:.2f}", xlabel="step", ylabel="loss (nats per character)")
