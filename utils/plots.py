@@ -174,6 +174,7 @@ def bars(labels, values, title, xlabel, ylabel, alt, highlight=(), line=None, nu
         draw_level(ax, *line)
     if numbers:
         ax.bar_label(drawn, fmt=numbers, padding=3)
+        ax.margins(y=0.12)   # room for them
     if all(isinstance(value, int) for value in values):
         ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -678,14 +679,14 @@ def sharpening(scores, title, alt):
     weights = scores.softmax(dim=-1)                                    # (T,)
     slopes = torch.diag(weights) - torch.outer(weights, weights)        # (T, T)
     T, most = len(scores), max(1.0, scores.abs().max().item())
-    fig, (left, middle, right) = new(12.5, 4.4, columns=3)
+    fig, (left, middle, right) = new(11, 4, columns=3)
     left.bar(range(T), scores.tolist(), color=BLUE)
     left.axhline(0, color=INK, lw=1)
     left.set(title=title, xlabel="token (key)", ylabel="score", ylim=(-1.15 * most, 1.15 * most))
     middle.bar(range(T), weights.tolist(), color=ORANGE)
     draw_level(middle, 1 / T, "all even")
     heard = torch.special.entr(weights).sum().exp()
-    middle.set(title=f"weights: {heard:.1f} of {T} nodes heard", xlabel="token (key)", ylabel="weight", ylim=(0, 1.02))
+    middle.set(title=f"{heard:.1f} of {T} nodes heard", xlabel="token (key)", ylabel="weight (softmax)", ylim=(0, 1.02))
     draw_matrix(
         right, slopes, f"slopes, diagonal: {weights.dot(1 - weights):.2f}", xlabel="score that moves up",
         ylabel="weight: blue rises, red falls", cmap=SIGNED, limits=(-0.25, 0.25),
@@ -742,7 +743,7 @@ def normalized(x, group, title, alt):
     """Chapter 10: x (B, T, C) before and after a normalization whose group of numbers, (b, t, c), is marked; None takes the whole axis."""
     dims = [i for i, g in enumerate(group) if g is None]
     mean, std = x.mean(dims, keepdim=True), (x.var(dims, keepdim=True, unbiased=False) + 1e-5).sqrt()
-    fig, (left, *tables) = new(12.5, 4.6, columns=3)
+    fig, (left, *tables) = new(10.5, 4.4, columns=3)
     draw_cube(left, title, group, x.shape)
     B, T, C = x.shape
     rows, mark = [f"b {b}, t {t}" for b in range(B) for t in range(T)], tuple(slice(None) if g is None else g for g in group)
@@ -890,8 +891,8 @@ def next_characters(ids, chances, chars, back, alt):
     show(fig, alt)
 
 
-def training_shot(shot, text, layer, head, steps, alt):
-    """Chapter 11: one moment of a training of so many ``steps``: the loss so far, a sample, and what one head attends to."""
+def training_shot(shot, text, block, head, steps, alt):
+    """Chapter 11: one moment of a training of so many ``steps``: the loss so far, a sample, and what one head of block 1, 2 … hears."""
     fig, (left, middle, right) = new(14, 4.8, columns=3, width_ratios=(1, 1.1, 1))
     looks = shot["looks"]
     for name, key, style, colour in (("train", "train", "-", BLUE), ("validation", "val", "--", ORANGE)):
@@ -904,7 +905,7 @@ def training_shot(shot, text, layer, head, steps, alt):
     middle.text(0, 1, "\n".join(rows[:14]), family="monospace", va="top").set_in_layout(False)
     middle.set_title("what it writes")
     middle.axis("off")
-    draw_attention(right, shot["attention"][layer, head], f"layer {layer}, head {head}", text)
+    draw_attention(right, shot["attention"][block - 1, head], f"block {block}, head {head}", text)
     show(fig, alt)
 
 
@@ -951,7 +952,7 @@ def durations(seconds, title):
     fig, ax = new(10, 1.3 + 0.42 * len(seconds))
     ax.barh(range(len(seconds)), seconds.values(), color=[BLUE if name.startswith("GPT-3") else ORANGE for name in seconds], height=0.65)
     for i, value in enumerate(seconds.values()):
-        unit, word = max(u for u in units if u[0] <= max(value, 1))
+        unit, word = max(u for u in units if 2 * u[0] <= max(value, 2))   # at least 2 of the unit
         ax.text(value * 1.5, i, f"{value / unit:,.0f} {word}", va="center")
     ax.set_yticks(range(len(seconds)), list(seconds))
     ax.invert_yaxis()
