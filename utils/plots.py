@@ -769,18 +769,20 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, shown=16):
     kept = int((drawn > 0).sum())
     before, after = ([*x[order[:shown]].tolist(), x[order[shown:]].sum().item()] for x in (probs, drawn))
     fig, ax = new(11, 4.2)
-    for i, (p, q) in enumerate(zip(before, after)):
-        look = {"color": "#B9DCF2"} if q else {"facecolor": PALE, "edgecolor": GREY, "hatch": "///", "lw": 0}
-        ax.bar(i, p, width=0.86, **look)
-        ax.bar(i, q, width=0.4, color=ORANGE)
+    places = [*range(shown), shown + 0.4]   # the last bar is of another kind
+    for looks, stay in (({"color": "#B9DCF2"}, True), ({"facecolor": PALE, "edgecolor": GREY, "hatch": "///", "lw": 0}, False)):
+        own = [(x, p) for x, p, q in zip(places, before, after) if (q > 0) == stay]
+        if own:
+            ax.bar(*zip(*own), width=0.86, **looks)
+    ax.bar(places, after, width=0.4, color=ORANGE)
     cut = {f"top-k {top_k}": top_k, f"top-p {top_p}": top_p}
     words = " · ".join(["greedy" if temperature == 0 else f"temperature {temperature:g}", *(name for name, on in cut.items() if on)])
     if kept < shown:
         ax.axvline(kept - 0.5, color=RED, ls="--", lw=2)
-    ax.set_xticks(range(shown + 1), [*(visible(chars[i]) for i in order[:shown].tolist()), f"{len(chars) - shown} more"])
+    ax.set_xticks(places, [*(visible(chars[i]) for i in order[:shown].tolist()), f"{len(chars) - shown} more"])
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(axis="x", length=0)
-    ax.set(title=words, xlabel="next character, the likeliest first", ylabel="probability", xlim=(-0.6, shown + 0.6))
+    ax.set(title=words, xlabel="next character, the likeliest first", ylabel="probability", xlim=(-0.6, shown + 1.1))
     share = f"{kept} of {len(chars)} can be drawn;\nthe model gave\nthem {probs[drawn > 0].sum():.1%}"
     looks = {"the model's own": "#B9DCF2", "what we draw from": ORANGE, share: "none"}
     patches = [matplotlib.patches.Patch(color=colour) for colour in looks.values()]
@@ -893,7 +895,7 @@ def next_characters(ids, chances, chars, back, alt):
 
 def training_shot(shot, text, block, head, steps, alt):
     """Chapter 11: one moment of a training of so many ``steps``: the loss so far, a sample, and what one head of block 1, 2 … hears."""
-    fig, (left, middle, right) = new(14, 4.8, columns=3, width_ratios=(1, 1.1, 1))
+    fig, (left, middle, right) = new(13.5, 5.4, columns=3, width_ratios=(1, 1.15, 1.1))
     looks = shot["looks"]
     for name, key, style, colour in (("train", "train", "-", BLUE), ("validation", "val", "--", ORANGE)):
         left.plot([look["step"] for look in looks], [look[key] for look in looks], style, color=colour, label=name)
@@ -902,7 +904,7 @@ def training_shot(shot, text, block, head, steps, alt):
     left.set(xlim=(-0.04 * steps, 1.04 * steps), ylim=(1.5, 4.5), xticks=(0, steps // 2, steps), yticks=(2, 3, 4))
     left.legend(frameon=False)
     rows = [line[i : i + 36] for line in shot["sample"].split("\n") for i in range(0, max(1, len(line)), 36)]
-    middle.text(0, 1, "\n".join(rows[:14]), family="monospace", va="top").set_in_layout(False)
+    middle.text(0, 1, "\n".join(rows[:16]), family="monospace", va="top").set_in_layout(False)
     middle.set_title("what it writes")
     middle.axis("off")
     draw_attention(right, shot["attention"][block - 1, head], f"block {block}, head {head}", text)
