@@ -25,7 +25,14 @@ EXPLORERS = {
     "softmax_scale": ("head size H", "divide scores", "other numbers"),
     "masks": ("mask", "window's width", "orange node", "text"),
     "normalization": ("b, row of batch", "t, time", "mean over", "c, channel"),
+    "tokenizers": ("text", "merges made"),
+    "next_character": ("text", "look back"),
+    "attention_heads": ("query (row)", "text", "block", "head"),
+    "training_steps": ("step", "block", "head"),
+    "sampling": ("text", "top-k", "top-p", "temperature"),
 }
+# What a page hands over: here a byte-pair encoding of pieces that are all of one length.
+ARGUMENTS = {"tokenizers": "lambda text, n: [text[i : i + n + 1] for i in range(0, len(text), n + 1)], 9"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 explorers = pytest.mark.parametrize("name", EXPLORERS)
@@ -50,11 +57,16 @@ def browser():
 def lab(tmp_path_factory):
     """The address of a JupyterLab with nobody's settings, and in it a notebook with one cell for each explorer."""
     home = tmp_path_factory.mktemp("lab")
-    settings = home / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"windowingMode": "none"}')   # all cells are in the page, also those below the window
+    for name, setting in {
+        "notebook-extension/tracker": '{"windowingMode": "none"}',   # all cells are in the page, also those below the window
+        "apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
+    }.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(setting)
     (home / "pages").mkdir()
-    code = [nbformat.v4.new_code_cell(f"from utils import widgets\nwidgets.{name}()", id=name.replace("_", "-")) for name in EXPLORERS]
+    calls = {name: f"widgets.{name}({ARGUMENTS.get(name, '')})" for name in EXPLORERS}
+    code = [nbformat.v4.new_code_cell("from utils import widgets\n" + call, id=name.replace("_", "-")) for name, call in calls.items()]
     notebook = nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": {"display_name": "Python 3", "name": "python3"}})
     nbformat.write(notebook, home / "pages" / "explorers.ipynb")
     with socket.socket() as free:

@@ -27,6 +27,7 @@ EXPLORERS = {
     "softmax_scale": widgets.softmax_scale, "masks": widgets.masks, "normalization": widgets.normalization,
     "tokenizers": lambda: widgets.tokenizers(words, 9, Bytes()), "next_character": widgets.next_character,
     "attention_heads": widgets.attention_heads, "training_steps": widgets.training_steps,
+    "sampling": widgets.sampling,
 }
 HOSTILE = ["", " ", "\n", "x", "ï", "naïve 漢字 🙂", "$x^2$ \\frac", "<b>&amp;</b> <|endoftext|>", "\t\0\x07", "O " * 5000, "ï" * 5000]
 everyone = pytest.mark.parametrize("name", EXPLORERS)

@@ -895,16 +895,16 @@ def next_characters(ids, chances, chars, back, alt):
 
 def training_shot(shot, text, block, head, steps, alt):
     """Chapter 11: one moment of a training of so many ``steps``: the loss so far, a sample, and what one head of block 1, 2 … hears."""
-    fig, (left, middle, right) = new(13.5, 5.4, columns=3, width_ratios=(1, 1.15, 1.1))
+    fig, (left, middle, right) = new(13, 5, columns=3, width_ratios=(1, 1.15, 1.1))
     looks = shot["looks"]
     for name, key, style, colour in (("train", "train", "-", BLUE), ("validation", "val", "--", ORANGE)):
         left.plot([look["step"] for look in looks], [look[key] for look in looks], style, color=colour, label=name)
     left.plot(looks[-1]["step"], looks[-1]["val"], "o", color=RED, ms=10)
     left.set(title=f"step {shot['step']:,}: loss {looks[-1]['val']:.2f}", xlabel="step", ylabel="loss (nats per character)")
     left.set(xlim=(-0.04 * steps, 1.04 * steps), ylim=(1.5, 4.5), xticks=(0, steps // 2, steps), yticks=(2, 3, 4))
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="upper right")
     rows = [line[i : i + 36] for line in shot["sample"].split("\n") for i in range(0, max(1, len(line)), 36)]
-    middle.text(0, 1, "\n".join(rows[:16]), family="monospace", va="top").set_in_layout(False)
+    middle.text(0, 1, "\n".join(rows[:14]), family="monospace", va="top").set_in_layout(False)
     middle.set_title("what it writes")
     middle.axis("off")
     draw_attention(right, shot["attention"][block - 1, head], f"block {block}, head {head}", text)

@@ -62,7 +62,7 @@ class Explorer(VBox):
 
 
 C = 32   # of chapter 06, for the slip that divides by its root
-SCALES = {"by nothing": lambda H: 1, "by √H": lambda H: H**0.5, "by √C (C = 32)": lambda H: C**0.5, "by H": lambda H: H}
+SCALES = {"by nothing": lambda H: 1, "by √H": lambda H: H**0.5, "by √C, C = 32": lambda H: C**0.5, "by H": lambda H: H}
 
 
 def softmax_scale():
@@ -72,16 +72,17 @@ def softmax_scale():
         scores = torch.stack(k) @ q / SCALES[divide](size)   # (T, H) @ (H,) → (T,)
         weights = scores.softmax(dim=-1)   # (T,)
         plots.sharpening(
-            scores, f"H = {size}, divided {divide}",
+            scores, f"scores, H = {size}",
             f"Eight scores of a head of size {size}, divided {divide}; the weights that softmax makes of them, the largest "
-            f"{weights.max():.2f}; and the slopes of softmax, which add up to {(weights * (1 - weights)).sum():.3f}.",
+            f"{weights.max():.2f}; and the slopes of softmax, which add up to {(weights * (1 - weights)).sum():.2f}.",
         )
+        return f"Head size {size}, scores divided {divide}: the largest weight is {weights.max():.2f}."
 
     return Explorer(
         "Softmax and √H. Run this cell, then drag the head size and choose what divides the scores.", draw,
-        size=SelectionSlider(options=[2**n for n in range(11)], value=16, description="head size H"),
+        size=SelectionSlider(options=[2**n for n in range(11)], value=64, description="head size H"),
         divide=Dropdown(options=list(SCALES), value="by nothing", description="divide scores"),
-        seed=IntSlider(value=0, min=0, max=20, description="other numbers"),
+        seed=IntSlider(value=12, min=0, max=20, description="other numbers"),
     )
 
 
@@ -136,7 +137,7 @@ def normalization():
         return f"{count} numbers share one mean and one standard deviation. Groups like this: {x.numel() // count}."
 
     return Explorer(
-        "Normalization. Run this cell, then choose the axes that the mean runs over, and which group is marked.", draw,
+        "Normalization. Run this cell, then choose the axes of the mean, and which group is marked.", draw,
         over=Dropdown(options=list(NORMS), description="mean over"),
         b=IntSlider(value=0, min=0, max=1, description="b, row of batch"),
         t=IntSlider(value=1, min=0, max=2, description="t, time"),
@@ -144,12 +145,17 @@ def normalization():
     )
 
 
+def strangers(text, chars):
+    """The characters of a text that are not among ``chars``, each once and quoted, the first few of them."""
+    found = list(dict.fromkeys(ch for ch in text if ch not in chars))
+    return " ".join(map(repr, found[:8])) + (" …" if len(found) > 8 else "")
+
+
 def readable(text, chars, longest):
-    """What a model can read of a typed text, and a sentence about what it cannot."""
-    kept, said = "".join(ch for ch in text if ch in chars), ""
-    if len(kept) < len(text):
-        strange = list(dict.fromkeys(ch for ch in text if ch not in chars))
-        said = f"Left out, since no model here has met it: {' '.join(map(repr, strange[:8]))}{' …' if len(strange) > 8 else ''}. "
+    """What a model can read of a typed text (\\n is a new line), and a sentence about what it cannot."""
+    text = text.replace("\\n", "\n")
+    kept = "".join(ch for ch in text if ch in chars)
+    said = f"Left out, since no model here has met it: {strangers(text, chars)}. " if len(kept) < len(text) else ""
     if len(kept) > longest:
         said += f"Only the last {longest} of {len(kept):,} characters are read. "
     return kept[-longest:], said
@@ -171,10 +177,10 @@ def tokenizers(cut, n_merges, gpt2=None):
             rows.append(("GPT-2", [gpt2.decode([i]) for i in gpt2.encode_ordinary(shown)], None))
         counts = ", ".join(f"{label}: {len(tokens)}" for label, tokens, _ in rows)
         plots.token_rows(rows, "The same text, cut in several ways", f"The typed text in rows of tokens. Number of tokens, {counts}.")
-        strange = [ch for ch in dict.fromkeys(shown) if ch not in chars]
+        strange = strangers(shown, chars)
         said = f"Only the last {longest} of {len(text):,} characters are cut. " if len(text) > longest else ""
         if strange:
-            said += f"Not in our vocabulary, so without an id in the upper rows: {' '.join(map(repr, strange[:8]))}. "
+            said += f"Not in our vocabulary, so without an id in the upper rows: {strange}. "
         return said + ("GPT-2 is left out: its vocabulary cannot be had here." if gpt2 is None else "")
 
     return Explorer(
@@ -212,15 +218,15 @@ def attention_heads():
     """Chapter 11: every head of the trained model on a typed line, and the row of one query."""
     model, tokenizer, _ = checkpoint.load_pretrained()
 
-    def draw(text, layer, head, query):
+    def draw(text, block, head, query):
         text, said = readable(text, tokenizer.chars, 24)
         if not text:
             raise ValueError(f"{said}Type at least one character that the model knows.")
         query = min(query, len(text) - 1)
-        weights = snapshots.attention(model, torch.tensor([tokenizer.encode(text)]))[layer, head]   # (T, T)
+        weights = snapshots.attention(model, torch.tensor([tokenizer.encode(text)]))[block - 1, head]   # (T, T)
         heard = weights[query].argmax().item()
         plots.listening(
-            weights, text, query, f"layer {layer}, head {head}",
+            weights, text, query, f"block {block}, head {head}",
             f"The weights of one head as a lower triangle, the future hatched, and row {query} of it as bars. "
             f"{text[query]!r} at place {query} hears {text[heard]!r} at place {heard} most, with weight {weights[query, heard]:.2f}.",
         )
@@ -229,7 +235,7 @@ def attention_heads():
     return Explorer(
         "Attention. Run this cell, then type a line, and choose a head and a query.", draw,
         text=Text(value="My lord, I know my lord", description="text"),
-        layer=IntSlider(value=0, min=0, max=model.config.n_layer - 1, description="layer"),
+        block=IntSlider(value=1, min=1, max=model.config.n_layer, description="block"),
         head=IntSlider(value=0, min=0, max=model.config.n_head - 1, description="head"),
         query=IntSlider(value=16, min=0, max=23, description="query (row)"),
     )
@@ -241,18 +247,18 @@ def training_steps():
     steps = [shot["step"] for shot in shots]
     n_layer, n_head, _, _ = shots[0]["attention"].shape
 
-    def draw(step, layer, head):
+    def draw(step, block, head):
         shot = shots[steps.index(step)]
         plots.training_shot(
-            shot, line, layer, head, steps[-1],
+            shot, line, block, head, steps[-1],
             f"After {step} steps: the validation loss so far, down to {shot['looks'][-1]['val']:.2f}; a sample of the text "
-            f"that the model writes; and what head {head} of layer {layer} attends to.",
+            f"that the model writes; and what head {head} of block {block} attends to.",
         )
 
     return Explorer(
         "A training in snapshots. Run this cell, then step forward and back, and choose a head.", draw,
         step=SelectionSlider(options=steps, value=0, description="step"),
-        layer=IntSlider(value=0, min=0, max=n_layer - 1, description="layer"),
+        block=IntSlider(value=1, min=1, max=n_layer, description="block"),
         head=IntSlider(value=1, min=0, max=n_head - 1, description="head"),
     )
 
@@ -264,22 +270,22 @@ def sampling():
         model = NanoGPT.from_heads(model)
 
     def draw(text, temperature, top_k, top_p, seed):
-        known = "".join(ch for ch in text.replace("\\n", "\n") if ch in tokenizer.chars)
-        if not known:
-            raise ValueError("Type at least one character that the model knows.")
-        idx = torch.tensor([tokenizer.encode(known[-model.block_size :])])   # (1, T)
+        text, said = readable(text, tokenizer.chars, model.block_size)
+        if not text:
+            raise ValueError(f"{said}Type at least one character that the model knows.")
+        idx = torch.tensor([tokenizer.encode(text)])                         # (1, T)
         with torch.no_grad():
             probs = model(idx)[0][0, -1].softmax(dim=-1)                     # (1, T, V) → (V,)
         how = {"temperature": round(temperature, 2), "top_k": top_k if top_k < len(probs) else None, "top_p": top_p}
         plots.choices(tokenizer.chars, probs, **how)
         out = generate(model, idx, 60, **how, generator=torch.Generator().manual_seed(seed))   # (1, T + 60)
-        return f"{plots.visible(known[-20:])} → {plots.visible(tokenizer.decode(out[0, idx.shape[1] :].tolist()))}"
+        return f"{said}{plots.visible(text[-20:])} → {plots.visible(tokenizer.decode(out[0, idx.shape[1] :].tolist()))}"
 
     return Explorer(
         "Temperature, top-k, top-p. Run this cell, then type a text and drag: the distribution and a sample follow.", draw,
         text=Text(value="JULIET:\\nO, my ", description="text"),
-        temperature=FloatSlider(value=1.0, min=0.0, max=2.0, step=0.05, description="temperature"),
-        top_k=IntSlider(value=65, min=1, max=65, description="top-k"),
-        top_p=FloatSlider(value=1.0, min=0.05, max=1.0, step=0.05, description="top-p"),
+        temperature=FloatSlider(value=0.8, min=0.0, max=2.0, step=0.1, description="temperature"),
+        top_k=IntSlider(value=12, min=1, max=65, description="top-k"),
+        top_p=FloatSlider(value=0.9, min=0.05, max=1.0, step=0.05, description="top-p"),
         seed=IntSlider(value=0, min=0, max=20, description="seed of the dice"),
     )
