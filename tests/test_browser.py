@@ -29,7 +29,7 @@ EXPLORERS = {
     "next_character": ("text", "look back"),
     "attention_heads": ("query (row)", "text", "block", "head"),
     "training_steps": ("step", "block", "head"),
-    "sampling": ("text", "top-k", "top-p", "temperature"),
+    "sampling": ("text", "top-k", "top-p", "temperature", "seed of the dice"),
 }
 # What a page hands over: here a byte-pair encoding of pieces that are all of one length.
 ARGUMENTS = {"tokenizers": "lambda text, n: [text[i : i + n + 1] for i in range(0, len(text), n + 1)], 9"}
@@ -43,7 +43,8 @@ pages = pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.nam
 def browser():
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
+        expect.set_options(timeout=20_000)   # two cores may have much to do
         missing = program is None and "no Chromium on this machine"
     except ImportError:
         missing = "playwright is not installed"
@@ -121,6 +122,14 @@ class Cell:
         assert self.root.locator("[data-mime-type$=error], [data-mime-type$=stderr]").count() == 0
         return self.image.get_attribute("src")
 
+    def settled(self):
+        """The picture once nothing is drawn any more."""
+        before = None
+        while (now := self.source()) != before:
+            before = now
+            self.page.wait_for_timeout(700)
+        return now
+
     def control(self, label):
         return self.root.locator(".widget-inline-hbox", has=self.page.locator(f'.widget-label:text-is("{label}")'))
 
@@ -158,8 +167,7 @@ def test_a_thousand_quick_changes_leave_one_picture(page, name):
     slider = cell.root.locator("[role=slider]").last
     slider.press("Home")
     slider.press("ArrowRight")
-    page.wait_for_timeout(1000)
-    second = cell.source()
+    second = cell.settled()
     slider.evaluate("""async slider => {
         for (let i = 0; i < 1000; i++) {
             slider.dispatchEvent(new KeyboardEvent("keydown", {key: i % 2 ? "ArrowRight" : "ArrowLeft", bubbles: true, cancelable: true}));

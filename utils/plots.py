@@ -759,10 +759,11 @@ def normalized(x, group, title, alt):
     show(fig, alt)
 
 
-def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, shown=16):
+def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, sample="", shown=16):
     """Chapter 14: what the settings of ``utils.sample.next_probs`` make of a model's probabilities (V,).
 
     The likeliest ``shown`` of the characters stand each for itself, all others together in the last bar.
+    ``sample`` is a text that was written so, to stand below.
     """
     drawn = next_probs(probs.log(), temperature, top_k, top_p)                         # (V,)
     order = probs.argsort(descending=True, stable=True)                                # (V,)
@@ -787,8 +788,11 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, shown=16):
     looks = {"the model's own": "#B9DCF2", "what we draw from": ORANGE, share: "none"}
     patches = [matplotlib.patches.Patch(color=colour) for colour in looks.values()]
     fig.legend(patches, list(looks), frameon=False, loc="outside right upper")   # the last bar can be the highest
+    if sample:
+        fig.supxlabel(visible(sample), family="monospace", fontsize=12)
     show(fig, f"Bars of the probability of the next character, {words}. {kept} of {len(chars)} characters can be drawn. "
-              "A pale bar is what the model gave, the orange bar inside it what we draw from; what is cut is hatched.")
+              "A pale bar is what the model gave, the orange bar inside it what we draw from; what is cut is hatched."
+              + (f" A text written so: {visible(sample)}." if sample else ""))
 
 
 def cache(tokens, head_size=3):

@@ -276,10 +276,10 @@ def sampling():
         idx = torch.tensor([tokenizer.encode(text)])                         # (1, T)
         with torch.no_grad():
             probs = model(idx)[0][0, -1].softmax(dim=-1)                     # (1, T, V) → (V,)
-        how = {"temperature": round(temperature, 2), "top_k": top_k if top_k < len(probs) else None, "top_p": top_p}
-        plots.choices(tokenizer.chars, probs, **how)
+        how = {"temperature": round(temperature, 2), "top_k": top_k if top_k < len(probs) else None, "top_p": round(top_p, 2)}
         out = generate(model, idx, 60, **how, generator=torch.Generator().manual_seed(seed))   # (1, T + 60)
-        return f"{said}{plots.visible(text[-20:])} → {plots.visible(tokenizer.decode(out[0, idx.shape[1] :].tolist()))}"
+        plots.choices(tokenizer.chars, probs, **how, sample=f"{text[-14:]}→{tokenizer.decode(out[0, idx.shape[1] :].tolist())}")
+        return said
 
     return Explorer(
         "Temperature, top-k, top-p. Run this cell, then type a text and drag: the distribution and a sample follow.", draw,
