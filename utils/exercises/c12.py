@@ -70,7 +70,7 @@ def beam_search(log_probs, start, end, width, max_len):
 # Pieces of the slips.
 
 def _beam(
-    log_probs, start, end, width, max_len, keep_ended=True,
+    log_probs, start, end, width, max_len, ended="kept",
     score=lambda old, step: old + step, rank=lambda total, road: total,
 ):
     """A beam search, its parts to be changed, as slips do; ``rank(total, road)`` is what the roads compete by."""
@@ -78,9 +78,9 @@ def _beam(
     for _ in range(max_len):
         longer = []
         for total, road in roads:
-            if road[-1] == end and keep_ended:
+            if road[-1] == end and ended == "kept":
                 longer.append((total, road))
-            else:
+            elif road[-1] != end or ended == "continued":
                 steps = enumerate(log_probs(road).tolist())
                 longer += [(score(total, step), [*road, i]) for i, step in steps]
         roads = sorted(longer, key=lambda pair: rank(*pair), reverse=True)[:width]
@@ -195,8 +195,8 @@ class _Chances:
         return f"log_probs for {self.V} ids"
 
 
-TRAP = [   # ids 0 start, 1 end, 2 the tempting first step, 3 the better road
-    [0.01, 0.04, 0.55, 0.40], [0.25, 0.25, 0.25, 0.25], [0.30, 0.34, 0.19, 0.17], [0.02, 0.95, 0.02, 0.01],
+TRAP = [   # ids 0 start, 1 end, 2 the tempting first step, 3 the better road; no ties, or a slip would have two results
+    [0.01, 0.04, 0.55, 0.40], [0.28, 0.26, 0.24, 0.22], [0.30, 0.19, 0.17, 0.34], [0.01, 0.95, 0.025, 0.015],
 ]
 
 
@@ -278,6 +278,9 @@ EXERCISES = {
                 lambda ids, hidden, mask_id: (ids.masked_fill(hidden, mask_id), ids.masked_fill(hidden, -100)),
             "Is y moved by one, as in a GPT? Here the target stands at its own place.":
                 lambda *case: (hide(*case)[0], hide(*case)[1].roll(-1, dims=1)),
+            "Are x and y cut and moved by one, as in a GPT? Here both keep their length, and the target stands at "
+            "its own place.":
+                lambda *case: (hide(*case)[0][:, :-1], hide(*case)[1][:, 1:]),
             "Is mask_id in y? There every place that is not asked is −100.":
                 lambda ids, hidden, mask_id: (ids.masked_fill(hidden, mask_id), ids.masked_fill(~hidden, mask_id)),
             "Is −100 in x? There the hidden tokens become mask_id; the embedding has no row for −100.":
@@ -287,7 +290,7 @@ EXERCISES = {
     "12.4": Exercise(
         reference=BatchedAttention,
         cases=lambda: [
-            _attention_case(2, 3, 5, 2, 4, (5, 2), seed=30),
+            _attention_case(2, 3, 5, 4, 6, (5, 2), seed=30),   # all sizes differ: a mask without heads stops here
             _attention_case(3, 7, 4, 5, 3, (1, 4, 2), seed=32, scale=2),
             _attention_case(1, 1, 6, 3, 2, (4,), seed=34),
             _attention_case(4, 2, 3, 1, 5, (3, 1, 2, 3), seed=36),
@@ -335,7 +338,9 @@ EXERCISES = {
             "Is only the best road kept? That is greedy decoding. Let `width` roads survive each round.":
                 lambda log_probs, start, end, width, max_len: beam_search(log_probs, start, end, 1, max_len),
             "Does a road go on after its end? It is kept as it is, with its score.":
-                lambda *case: _beam(*case, keep_ended=False),
+                lambda *case: _beam(*case, ended="continued"),
+            "Is a road lost when it has its end? It competes on, with the score that it has.":
+                lambda *case: _beam(*case, ended="lost"),
             "Do you keep the worst roads? A log-probability nearer to 0 is better.":
                 lambda *case: _beam(*case, rank=lambda total, road: -total),
             "Do you compare only the last steps? The score of a road is the sum of all its steps.":
