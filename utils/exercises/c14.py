@@ -72,6 +72,10 @@ def _chances(logits, targets):
     return (-_surprises(logits, targets)).exp()
 
 
+def _entropy(logits):
+    return torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+
+
 def _above(probs, least):
     kept = probs * (probs >= least)
     return kept / kept.sum(dim=-1, keepdim=True)
@@ -155,6 +159,10 @@ EXERCISES = {
                 lambda logits, targets: (-logits.softmax(dim=0)[range(len(targets)), targets].log().mean()).exp().item(),
             "Is this the surprise of the likeliest tokens? Take the tokens that really came.":
                 lambda logits, targets: perplexity(logits, logits.argmax(dim=-1)),
+            "Do you use the targets? Not the surprise that the model expects, but that of the tokens that really came.":
+                lambda logits, targets: _entropy(logits).mean().exp().item(),
+            "Do you use the targets? Not what the model expects counts, but what really came; and then the power of e.":
+                lambda logits, targets: _entropy(logits).mean().item(),
         },
     ),
     "14.2": Exercise(
