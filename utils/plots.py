@@ -771,7 +771,7 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, sample="", sh
     before, after = ([*x[order[:shown]].tolist(), x[order[shown:]].sum().item()] for x in (probs, drawn))
     fig, ax = new(11, 4.2)
     places = [*range(shown), shown + 0.4]   # the last bar is of another kind
-    for looks, stay in (({"color": "#B9DCF2"}, True), ({"facecolor": PALE, "edgecolor": GREY, "hatch": "///", "lw": 0}, False)):
+    for looks, stay in (({"color": TINTS[0]}, True), ({"facecolor": PALE, "edgecolor": GREY, "hatch": "///", "lw": 0}, False)):
         own = [(x, p) for x, p, q in zip(places, before, after) if (q > 0) == stay]
         if own:
             ax.bar(*zip(*own), width=0.86, **looks)
@@ -785,7 +785,7 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, sample="", sh
     ax.tick_params(axis="x", length=0)
     ax.set(title=words, xlabel="next character, the likeliest first", ylabel="probability", xlim=(-0.6, shown + 1.1))
     share = f"{kept} of {len(chars)} can be drawn;\nthe model gave\nthem {probs[drawn > 0].sum():.1%}"
-    looks = {"the model's own": "#B9DCF2", "what we draw from": ORANGE, share: "none"}
+    looks = {"the model's own": TINTS[0], "what we draw from": ORANGE, share: "none"}
     patches = [matplotlib.patches.Patch(color=colour) for colour in looks.values()]
     fig.legend(patches, list(looks), frameon=False, loc="outside right upper")   # the last bar can be the highest
     if sample:
@@ -800,7 +800,7 @@ def cache(tokens, head_size=3):
     T = len(tokens)
     parts = {"q": head_size, "k": head_size, "v": head_size, "weights": T, "out": head_size}   # name: columns
     looks = {
-        "computed now": {"facecolor": ORANGE, "edgecolor": "white"}, "kept in the cache": {"facecolor": "#9CCDEB", "edgecolor": "white"},
+        "computed now": {"facecolor": ORANGE, "edgecolor": "white"}, "kept in the cache": {"facecolor": SKY, "edgecolor": "white"},
         "not needed": {"facecolor": "white", "edgecolor": "#CCCCCC"}, "future": {"facecolor": PALE, "edgecolor": "#BBBBBB", "hatch": "///"},
     }
     fig, axes = new(13.5, 0.42 * T + 1.9, columns=2)
