@@ -1,8 +1,11 @@
 """Training, measuring and checkpoints: seeds, going on after a stop, and files that are not what they should be."""
 
+import itertools
 import json
 import math
 import os
+import re
+import sys
 
 import pytest
 import torch
@@ -336,3 +339,17 @@ def test_the_log_has_a_line_for_each_look(command, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "runs/cpu/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all({"train", "val", "tokens_per_second", "seconds"} <= set(row) for row in rows)
+
+
+def test_the_progress_line_leaves_nothing_behind(monkeypatch, capsys):
+    """Where somebody watches, each step overwrites one line; what stays are the looks."""
+    clock = itertools.count(step=2)   # so slow that every step has something to say
+    monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    run(model(), steps=6, eval_every=3)
+    said = capsys.readouterr().out
+    assert said.count("this batch") == 6
+    stays = [line.rpartition("\r")[2] for line in said.split("\n")[:-1]]
+    assert [line[:15] for line in stays] == ["step     3 of 6", "step     6 of 6"]
+    longest = max(map(len, re.split("[\r\n]", said)))
+    assert all(len(line) == longest for line in stays), "the end of a longer line would show behind a shorter one"

@@ -776,7 +776,7 @@ def choices(chars, probs, temperature=1.0, top_k=None, top_p=None, sample="", sh
         if own:
             ax.bar(*zip(*own), width=0.86, **looks)
     ax.bar(places, after, width=0.4, color=ORANGE)
-    cut = {f"top-k {top_k}": top_k, f"top-p {top_p}": top_p}
+    cut = {f"top-k {top_k}": top_k, f"top-p {top_p or 0:g}": top_p}
     words = " · ".join(["greedy" if temperature == 0 else f"temperature {temperature:g}", *(name for name, on in cut.items() if on)])
     if kept < shown:
         ax.axvline(kept - 0.5, color=RED, ls="--", lw=2)

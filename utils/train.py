@@ -203,10 +203,7 @@ def train(
             # Every process draws the whole batch and keeps its share, so the run is the same with any number of them.
             x, y = get_batch(train_ids, batch_size, model.block_size, generator=batches)   # (B, T) each
             optimizer.zero_grad(set_to_none=True)
-            for xb, yb in zip(x[rank::world].chunk(accumulate), y[rank::world].chunk(accumulate)):
-                with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
-                    _, loss = forward(xb.to(device), yb.to(device))
-                (loss / accumulate).backward()
+            loss = _backward(forward, x[rank::world].to(device), y[rank::world].to(device), accumulate, mixed)
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             for group, rate in zip(optimizer.param_groups, rates):
@@ -235,6 +232,15 @@ def train(
     return history
 
 
+def _backward(forward, x, y, parts, mixed):
+    """Add the gradient of the mean loss over a batch (B, T), in equal parts one after the other; the last part's loss."""
+    for xb, yb in zip(x.chunk(parts), y.chunk(parts)):   # (B / parts, T) each
+        with torch.autocast(x.device.type, torch.bfloat16) if mixed else nullcontext():
+            _, loss = forward(xb, yb)
+        (loss / parts).backward()
+    return loss
+
+
 def _keep(out, model, optimizer, tokenizer, history, log, batches, dropout):
     """Store the model if it is the best so far, and the state to go on from."""
     if history[-1]["val"] == min(look["val"] for look in history):
@@ -259,22 +265,23 @@ class _Watch:
     def _say(self, line, end=""):
         print(f"\r{line:<100}" if self.live else line, end=end, flush=True)
 
-    def _pace(self, step):
-        return (time.perf_counter() - self.start) / (step - self.first)   # seconds a step, looks included
+    def _speed(self, step):
+        """Tokens a second so far, the looks included, and how long that will still take."""
+        pace = (time.perf_counter() - self.start) / (step - self.first)   # seconds a step
+        return f"{self.tokens / pace:,.0f} tokens a second, {pace * (self.steps - step):.0f} s left"
 
     def step(self, step, loss):
         if self.live and time.perf_counter() - self.said > 1:
             self.said = time.perf_counter()
-            pace = self._pace(step)
-            self._say(f"step {step:5d} of {self.steps}   this batch {loss.item():.3f}   {pace * (self.steps - step):.0f} s left")
+            self._say(f"step {step:5d} of {self.steps}   this batch {loss.item():.3f}   {self._speed(step)}")
 
     def look(self, look):
-        pace = self._pace(look["step"])
-        speed, left = self.tokens / pace, pace * (self.steps - look["step"])
-        self.log.append({**look, "tokens_per_second": round(speed), "seconds": round(time.perf_counter() - self.start, 1)})
+        seconds = time.perf_counter() - self.start
+        speed = self.tokens * (look["step"] - self.first) / seconds
+        self.log.append({**look, "tokens_per_second": round(speed), "seconds": round(seconds, 1)})
         self._say(
             f"step {look['step']:5d} of {self.steps}   train {look['train']:.3f}   val {look['val']:.3f}   "
-            f"{speed:,.0f} tokens a second, {left:.0f} s left", end="\n",
+            f"{self._speed(look['step'])}", end="\n",
         )
 
 
