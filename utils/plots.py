@@ -122,7 +122,8 @@ def draw_matrix(
             if numbers is not None and not cells[i, j].isnan():
                 red, green, blue, _ = cmap((matrix[i, j].item() - low) / max(high - low, 1e-9))
                 dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-                ax.text(j, i, numbers.format(matrix[i, j].item()), ha="center", va="center", color="white" if dark else INK, fontsize=11)
+                number = ax.text(j, i, numbers.format(matrix[i, j].item()), ha="center", va="center", fontsize=11)
+                number.set(color="white" if dark else INK, in_layout=False)   # it lies inside, so the layout need not measure it
     if frame is not None:
         first, last = frame
         ax.add_patch(Rectangle(
