@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from utils import checkpoint, train
 from utils.data import CharTokenizer
 from utils.model import GPT, GPTConfig
-from utils.nanogpt import NanoGPT, NanoGPTConfig
+from utils.nanogpt import ACTIVATIONS, NanoGPT, NanoGPTConfig
 
-B, T, C, V = 3, 7, 20, 11   # all different, so that a swapped axis cannot hide
+B, T, C, V = 3, 7, 24, 11   # all different, so that a swapped axis cannot hide
 
 
 def nano(seed=0, **changes):
@@ -82,9 +82,16 @@ def test_nanogpt_gives_the_logits_of_an_independent_gpt2():
     assert_close(model(idx)[0], other(idx).logits)
 
 
-@pytest.mark.parametrize("changed", range(T))
-def test_the_future_changes_nothing_before_it(changed):
-    model = nano().eval()
+CHOICES = [
+    {}, {"norm": "rms"}, {"norm": "rms", "bias": True}, {"position": "rotary"}, {"qk_norm": True}, {"attn_dropout": False, "dropout": 0.5},
+    *({"activation": name} for name in ACTIVATIONS), {**train.BETTER, "init": "scaled"},   # new "zero" blocks would change nothing
+]
+
+
+@pytest.mark.parametrize("changed", (1, 4, T - 1))
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_the_future_changes_nothing_before_it(choice, changed):
+    model = nano(**choice).eval()
     idx = torch.randint(V, (B, T))
     other = idx.clone()
     other[:, changed] = (other[:, changed] + 1) % V
@@ -118,7 +125,9 @@ def test_initialization():
 
 
 @pytest.mark.parametrize("settings, words", [
-    ({"n_head": 3}, "20 is not divisible by n_head 3"), ({"activation": "swish"}, "relu, gelu"), ({"init": "big"}, "'big'"),
+    ({"n_head": 5}, "24 is not divisible by n_head 5"), ({"activation": "swish"}, "relu, gelu"), ({"init": "big"}, "'big'"),
+    ({"norm": "batch"}, "norm is 'batch', but must be one of layer, rms"), ({"position": "sine"}, "learned, rotary"),
+    ({"position": "rotary", "n_embd": 20}, "turn channels in pairs, but a head has 5 channels"),
 ])
 def test_a_config_that_cannot_be_built(settings, words):
     with pytest.raises(ValueError, match=words):

@@ -7,13 +7,14 @@ from torch.testing import assert_close
 from utils import checkpoint, sample
 from utils.nanogpt import NanoGPT, NanoGPTConfig
 from utils.sample import Cache, generate, next_probs
+from utils.train import BETTER
 
 V, BLOCK = 11, 9
 
 
 def nano(**changes):
     torch.manual_seed(0)
-    shape = {"vocab_size": V, "block_size": BLOCK, "n_layer": 2, "n_head": 4, "n_embd": 20, "init": "pytorch", **changes}
+    shape = {"vocab_size": V, "block_size": BLOCK, "n_layer": 2, "n_head": 4, "n_embd": 24, "init": "pytorch", **changes}
     return NanoGPT(NanoGPTConfig(**shape)).eval()
 
 
@@ -23,9 +24,10 @@ def seeded(seed=3):
 
 @pytest.mark.parametrize("how", [{"temperature": 0}, {}, {"temperature": 0.7, "top_k": 4}, {"top_p": 0.8}], ids=str)
 @pytest.mark.parametrize("T", [1, 4, BLOCK - 1, BLOCK, BLOCK + 3])
-def test_the_cache_changes_no_token(how, T):
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_the_cache_changes_no_token(position, how, T):
     """Through the moment the context exceeds block_size, and well beyond."""
-    model, idx = nano(), torch.randint(V, (3, T), generator=seeded(T))
+    model, idx = nano(position=position), torch.randint(V, (3, T), generator=seeded(T))
     slow = generate(model, idx, 2 * BLOCK, generator=seeded(), cached=False, **how)
     fast = generate(model, idx, 2 * BLOCK, generator=seeded(), cached=True, **how)
     assert torch.equal(slow, fast)
@@ -39,8 +41,9 @@ def test_it_writes_what_the_lectures_generate_writes():
         assert torch.equal(generate(model, idx, 3 * BLOCK, temperature=temperature, generator=seeded()), expected)
 
 
-def test_cached_logits_are_the_uncached_ones():
-    model, idx = nano(), torch.randint(V, (3, BLOCK), generator=seeded())
+@pytest.mark.parametrize("choice", [{}, {"position": "rotary"}, {**BETTER, "init": "pytorch"}], ids=str)
+def test_cached_logits_are_the_uncached_ones(choice):
+    model, idx = nano(**choice), torch.randint(V, (3, BLOCK), generator=seeded())
     whole, cache = model(idx)[0], Cache(2)
     first, _ = model(idx[:, :4], cache=cache)
     steps = [model(idx[:, t : t + 1], cache=cache)[0] for t in range(4, BLOCK)]

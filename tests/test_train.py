@@ -94,12 +94,23 @@ def test_compare_holds_a_loss_against_its_band(monkeypatch, capsys):
     assert "not compared" in capsys.readouterr().out
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+def adam(m):
+    return {"lr": 1e-2, "schedule": train.flat_linear(6)}
+
+
+def better(m):
+    return {"optimizer": train.muon(m, 1e-2), "schedule": train.flat_linear(6), "average": 0.9}
+
+
+@pytest.mark.parametrize("how", [adam, better])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(how, tmp_path):
     whole, first, second = model(dropout=0.3), model(dropout=0.3), model(seed=9, dropout=0.3)
-    run(whole)
-    run(first, steps=3, out=tmp_path, tokenizer=TOKENIZER)
+    run(whole, **how(whole))
+    with pytest.raises(ZeroDivisionError):   # in the sixth step; the last look was after the third
+        stops = {"schedule": lambda step: 1 / (5 - step) and train.flat_linear(6)(step)}
+        run(first, **{**how(first), **stops}, out=tmp_path, tokenizer=TOKENIZER)
     torch.randn(17)
-    history = run(second, steps=6, out=tmp_path, tokenizer=TOKENIZER, resume=True)
+    history = run(second, **how(second), out=tmp_path, tokenizer=TOKENIZER, resume=True)
     assert torch.equal(weights(whole), weights(second))
     assert [look["step"] for look in history] == [3, 6]
 

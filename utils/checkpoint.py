@@ -2,10 +2,15 @@
 
 Every write goes to a file beside the target and is then moved there, so a full disk or a
 lost connection leaves the last good checkpoint as it was.
+
+``python -m utils.checkpoint RUN`` makes the best model of a run folder the one that ships.
 """
 
+import hashlib
 import json
 import os
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +24,18 @@ from utils.nanogpt import NanoGPT, NanoGPTConfig
 
 MODELS = {"GPT": (GPT, GPTConfig), "NanoGPT": (NanoGPT, NanoGPTConfig)}   # what a checkpoint may hold
 PRETRAINED = ROOT / "data" / "models" / "shakespeare.safetensors"
+PRETRAINED_SHA256 = "c4dea83d39f82e3549fcade70ebd9f2b25456475469842bc2dfd3712e5913f67"
 
 
-def save(path, model, tokenizer, **info):
+def save(path, model, tokenizer, dtype=torch.float32, **info):
     """Write a GPT, its config and its characters to ``path``; ``info`` (numbers, strings) goes along.
+
+    ``dtype`` torch.float16 takes half the bytes; ``load`` gives 32-bit weights again.
 
     Raises OSError where the folder is read-only or full; what was at ``path`` is then still there.
     """
     # A clone each: safetensors refuses two names for the same memory, which tied weights are.
-    weights = {name: w.detach().cpu().clone() for name, w in model.state_dict().items()}
+    weights = {name: w.detach().to("cpu", dtype, copy=True) for name, w in model.state_dict().items()}
     metadata = {
         "model": type(model).__name__, "config": asdict(model.config), "chars": tokenizer.chars, "info": info,
     }
@@ -64,18 +72,38 @@ def load(path):
 
 
 def load_pretrained():
-    """The model that ships with the course: (model, tokenizer, info), as ``load`` gives them."""
+    """The model that ships with the course: (model, tokenizer, info), as ``load`` gives them.
+
+    Raises FileNotFoundError where the file is missing, ValueError where it is another one.
+    """
+    if PRETRAINED.exists() and (found := hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()) != PRETRAINED_SHA256:
+        raise ValueError(
+            f"{PRETRAINED.name} is not the model that ships with the course (its SHA-256 begins with {found[:8]}, "
+            f"not {PRETRAINED_SHA256[:8]}); get the file again with git checkout, or load your own with utils.checkpoint.load"
+        )
     return load(PRETRAINED)
 
 
-def save_state(path, model, optimizer, **rest):
-    """All that a stopped training needs to go on: weights, optimizer, and ``rest`` (plain values, tensors)."""
-    state = {"config": asdict(model.config), "model": model.state_dict(), "optimizer": optimizer.state_dict(), **rest}
+def ship(run):
+    """Make the best model of a run folder the one that ships, with 16 bits a weight, its log beside it.
+
+    The printed hash goes into PRETRAINED_SHA256, so that nobody's copy is another one unnoticed.
+    """
+    model, tokenizer, info = load(Path(run) / "best.safetensors")
+    save(PRETRAINED, model, tokenizer, torch.float16, **info)
+    shutil.copy(Path(run) / "log.jsonl", PRETRAINED.with_suffix(".log.jsonl"))
+    print(f"{PRETRAINED.stat().st_size:,} bytes, SHA-256 {hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()}")
+
+
+def save_state(path, model, optimizers, **rest):
+    """All that a stopped training needs to go on: weights, optimizers, and ``rest`` (plain values, tensors)."""
+    stepped = [optimizer.state_dict() for optimizer in optimizers]
+    state = {"config": asdict(model.config), "model": model.state_dict(), "optimizers": stepped, **rest}
     write_aside(path, lambda part: torch.save(state, part))
 
 
-def load_state(path, model, optimizer):
-    """Put a stopped training's weights back into model and optimizer; the rest of the state as a dict.
+def load_state(path, model, optimizers):
+    """Put a stopped training's weights back into model and optimizers; the rest of the state as a dict.
 
     Raises FileNotFoundError where there is nothing, ValueError for a damaged file or
     another model.
@@ -92,7 +120,8 @@ def load_state(path, model, optimizer):
             f"{path.name} in {path.parent} belongs to another model: {state.get('config')}, not {asdict(model.config)}"
         )
     model.load_state_dict(state.pop("model"))
-    optimizer.load_state_dict(state.pop("optimizer"))
+    for optimizer, stepped in zip(optimizers, state.pop("optimizers"), strict=True):
+        optimizer.load_state_dict(stepped)
     return state
 
 
@@ -112,3 +141,7 @@ def write_aside(path, write):
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    ship(sys.argv[1])

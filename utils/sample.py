@@ -60,6 +60,9 @@ class LayerCache:
         self.k, self.v = k, v
         return k, v
 
+    def __len__(self):
+        return 0 if self.k is None else self.k.shape[2]
+
 
 class Cache:
     """A ``LayerCache`` for each layer of a model; its length is the number of tokens it holds."""
@@ -68,8 +71,7 @@ class Cache:
         self.layers = [LayerCache() for _ in range(n_layer)]
 
     def __len__(self):
-        k = self.layers[0].k
-        return 0 if k is None else k.shape[2]
+        return len(self.layers[0])
 
 
 @torch.no_grad()
