@@ -40,10 +40,10 @@ FEATURES = {   # name: (settings of the model, of the training)
     "zero-initialized": ({"init": "zero"}, {}),
     "biases": ({"bias": True}, {}),
     "weight tying": ({"tied": True}, {}),
-    "averaged weights": ({}, {"average": 0.99}),
+    "averaged weights": ({}, {"average": 0.97}),
     "flat, then linear": ({}, {"schedule": flat_linear}),
     "Muon": ({}, {"optimizer": muon}),
-    "all the good ones": (BETTER, {"optimizer": lambda model, lr: muon(model, 6e-3), "schedule": flat_linear, "average": 0.99}),
+    "all the good ones": (BETTER, {"optimizer": lambda model, lr: muon(model, 6e-3), "schedule": flat_linear, "average": 0.97}),
 }
 RACE = {   # name: (preset, its share of nanogpt-cpu's time)
     "nanogpt-cpu": ("nanogpt-cpu", 1), "better-cpu": ("better-cpu", 1),

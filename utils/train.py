@@ -61,13 +61,13 @@ PRESETS = {
     "better-cpu": {
         "model": (NanoGPT, NanoGPTConfig),
         "shape": {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128, **BETTER},
-        "steps": 2000, "batch_size": 12, "lr": 6e-3, "muon": 0.02,
+        "steps": 2000, "batch_size": 12, "lr": 6e-3, "muon": 0.02, "average": 0.97,
     },
     # The model that ships with the course: about an hour on one CPU core.
     "better": {
         "model": (NanoGPT, NanoGPTConfig),
         "shape": {"block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 192, "dropout": 0.1, **BETTER},
-        "steps": 1700, "batch_size": 32, "lr": 6e-3, "muon": 0.02, "eval_iters": 10,
+        "steps": 1700, "batch_size": 32, "lr": 6e-3, "muon": 0.02, "average": 0.99, "eval_iters": 10,
     },
 }
 
@@ -449,7 +449,7 @@ def recipe(preset, model, steps):
     """How a preset trains: the arguments of ``train`` that say with which optimizer, schedule and clipping."""
     lr = preset["lr"]
     if "muon" in preset:
-        return {"optimizer": muon(model, lr, preset["muon"]), "schedule": flat_linear(steps), "average": 0.99}
+        return {"optimizer": muon(model, lr, preset["muon"]), "schedule": flat_linear(steps), "average": preset["average"]}
     if "warmup" in preset:
         return {"optimizer": adamw(model, lr), "schedule": warmup_cosine(steps, preset["warmup"]), "clip": 1.0}
     return {"lr": lr}
