@@ -85,6 +85,22 @@ def test_the_facts_of_gpt2(shakespeare):
     assert len(encoding.encode(shakespeare)) == 338_025
 
 
+def test_the_facts_of_the_bible():
+    bible = load_text("kjv")
+    if not is_original(bible, "kjv"):
+        pytest.skip("the King James Bible cannot be had here")
+    assert (len(bible), bible.count("\n"), bible.count("—")) == (4_143_593, 31_102, 1)
+    assert bible.startswith("In the beginning God created the heaven and the earth.\n")
+
+
+def test_the_bible_has_an_understudy_of_its_own(folder, monkeypatch, capsys):
+    monkeypatch.setitem(data.TEXTS, "kjv", {**data.TEXTS["kjv"], "urls": ("http://127.0.0.1:9/",)})
+    play, other = load_text("kjv"), load_text()
+    assert len(play) == 4_143_593 and set(play) == set(other)
+    assert play[:1000] != other[:1000]
+    assert capsys.readouterr().out.count("understudy") == 2
+
+
 def test_understudy_is_like_the_text():
     play = write_play()
     assert play == write_play()
@@ -125,7 +141,7 @@ def test_a_generator_fixes_the_batch():
     (lambda: CharTokenizer("abc").decode([-1]), ValueError, "id -1"),
     (lambda: CharTokenizer(""), ValueError, "empty"),
     (lambda: get_batch(torch.arange(8), 4, 8), ValueError, "8 ids are too few.* need 9"),
-    (lambda: load_text("hamlet"), ValueError, "no text called 'hamlet'; there is 'tinyshakespeare'"),
+    (lambda: load_text("hamlet"), ValueError, "no text called 'hamlet'; there is 'tinyshakespeare', 'kjv'"),
 ])
 def test_bad_input_gets_a_clear_error(make, error, words):
     with pytest.raises(error, match=words):

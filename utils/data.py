@@ -23,6 +23,15 @@ TEXTS = {
             "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
             "https://raw.githubusercontent.com/karpathy/ng-video-lecture/master/input.txt",
         ),
+        "understudy": {},
+    },
+    "kjv": {   # the King James Bible, one verse a line; chapter 15
+        "sha256": "9079053ce669e82257f54a82cdc16d10962a8fbff4eccbb1c6df26d3cfb19b4c",
+        "encoding": "cp1252",   # Windows-1252
+        "urls": (
+            "https://raw.githubusercontent.com/AnastasiaBelenkii/kjv-word2vec/341d0b3192ff4ab312bdc48a12b597ee88ea7b26/kjv.txt",
+        ),
+        "understudy": {"length": 4_143_593, "seed": 1611},   # another play, as long as the Bible
     },
 }
 
@@ -57,7 +66,7 @@ def load_text(name="tinyshakespeare"):
         raw = _download(TEXTS[name]["urls"], TEXTS[name]["sha256"])
         if raw is None:
             print(f"No copy of {name} to be had: the understudy, a play written by this course, takes its place.")
-            return write_play()
+            return write_play(**TEXTS[name]["understudy"])
         _store(ROOT / "data" / f"{name}.txt", raw)
     return raw.decode(TEXTS[name]["encoding"])
 
@@ -70,8 +79,10 @@ def read_text(path):
     try:
         text = raw.decode("utf-8-sig")   # without the mark that some editors put first
     except UnicodeDecodeError as error:
+        other = raw[error.start : error.start + 1].decode("cp1252", errors="replace")
         raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start:,} is {raw[error.start]:#04x}); if it is text, save it as UTF-8"
+            f"{path} is not UTF-8 text (byte {error.start:,} is {raw[error.start]:#04x}, which would be {other!r} in "
+            "Windows-1252); if it is text, save it as UTF-8"
         ) from None
     if "\0" in text:
         raise ValueError(f"{path} holds zero bytes, so it is not text; take a plain text file")
