@@ -3,9 +3,9 @@
 ``python -m utils.features`` trains all of it, about an hour on one CPU core, and stores it in
 data/features.json. It stores after every run, and goes on where it was stopped.
 
-The file has "about" (hardware, versions, date, steps) and "runs", a list of {"part", "name",
-"seed", "steps", "val", "seconds"}: ``val`` over the whole validation split, ``seconds`` of one core's
-work. Its parts:
+The file has "about" (hardware, versions, date, steps), "pace", seconds a step of each feature, and
+"runs", a list of {"part", "name", "seed", "steps", "val", "seconds"}: ``val`` over the whole
+validation split, ``seconds`` the steps times the pace. Its parts:
 
     equal steps   each feature alone, and all together, at STEPS steps
     equal time    the same, with as many steps as fit into the time the base model takes; no
@@ -15,14 +15,14 @@ work. Its parts:
 
 import json
 import platform
-import statistics
 import sys
 import time
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from utils.checkpoint import write_aside
-from utils.data import ROOT, CharTokenizer, is_original, load_text, train_val_split
+from utils.data import ROOT, CharTokenizer, get_batch, is_original, load_text, train_val_split
 from utils.nanogpt import NanoGPT, NanoGPTConfig
 from utils.train import BETTER, PRESETS, adamw, evaluate, flat_linear, muon, recipe, train, warmup_cosine
 
@@ -51,15 +51,45 @@ RACE = {   # name: (preset, its share of nanogpt-cpu's time)
 }
 
 
-def run(shape, how, steps, seed, ids):
-    """Train one model: {"steps", "val", "seconds"}."""
-    train_ids, val_ids = ids
+def build(shape, seed):
     torch.manual_seed(seed)
-    model = NanoGPT(NanoGPTConfig(**{**BASE["shape"], **shape}))
-    start = time.process_time()   # what this process computed; what else the machine did does not count
+    return NanoGPT(NanoGPTConfig(**{**BASE["shape"], **shape}))
+
+
+def paces(rounds=20, steps=5):
+    """Seconds a step of every feature, of this process's work: the least of some rounds in which each one has its turn.
+
+    In turn, because a machine is slower at one minute than at another, and each must have both;
+    the least, because what else a machine does can only add.
+    """
+    ids = torch.randint(BASE["shape"]["block_size"], (10_000,))
+    models = {name: build(shape, 0) for name, (shape, _) in FEATURES.items()}
+    hows = {name: base_with(changes)(models[name], STEPS) for name, (_, changes) in FEATURES.items()}
+    seconds = {name: [] for name in FEATURES}
+    for _ in range(rounds):
+        for name, model in models.items():
+            x, y = get_batch(ids, BASE["batch_size"], model.block_size)
+            optimizers = hows[name]["optimizer"]
+            mean = AveragedModel(model) if hows[name]["average"] else None
+            start = time.process_time()
+            for _ in range(steps):
+                model.zero_grad(set_to_none=True)
+                model(x, y)[1].backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+                    optimizer.step()
+                if mean:
+                    mean.update_parameters(model)
+            seconds[name].append((time.process_time() - start) / steps)
+    return {name: round(min(found), 5) for name, found in seconds.items()}
+
+
+def run(shape, how, steps, seed, ids):
+    """Train one model; its loss over the whole validation split."""
+    train_ids, val_ids = ids
+    model = build(shape, seed)
     train(model, train_ids, val_ids, steps=steps, eval_every=steps, eval_iters=1, seed=seed, **how(model, steps))
-    seconds = time.process_time() - start
-    return {"steps": steps, "val": round(evaluate(model, val_ids), 4), "seconds": round(seconds, 2)}
+    return round(evaluate(model, val_ids), 4)
 
 
 def base_with(changes):
@@ -79,31 +109,27 @@ def of_preset(preset):
     return lambda model, steps: {"batch_size": preset["batch_size"], **recipe(preset, model, steps)}
 
 
-def pace(runs, name):
-    """Seconds a step of a feature or preset: the median of what was run."""
-    return statistics.median(r["seconds"] / r["steps"] for r in runs if r["name"] == name)
-
-
-def todo(runs):
-    """One after the other, what is still to be trained: (part, name, seed, shape, how, steps)."""
+def todo(runs, pace):
+    """One after the other, what is still to be trained: (part, name, seed, steps), shape, how."""
     done = {(r["part"], r["name"], r["seed"]) for r in runs}
     for part in ("equal steps", "equal time"):
-        for seed in SEEDS:   # the seeds outside, so that a machine that slows down slows every feature alike
+        for seed in SEEDS:
             for name, (shape, changes) in FEATURES.items():
-                steps = STEPS if part == "equal steps" else round(STEPS * pace(runs, "base") / pace(runs, name))
+                steps = STEPS if part == "equal steps" else round(STEPS * pace["base"] / pace[name])
                 if (part, name, seed) not in done and (part == "equal steps" or abs(steps - STEPS) > 0.03 * STEPS):
-                    yield part, name, seed, shape, base_with(changes), steps
-    whole = BASE["steps"] * pace(runs, "base")   # seconds that nanogpt-cpu takes
+                    yield (part, name, seed, steps), shape, base_with(changes)
     for seed in SEEDS:
         for name, (preset, share) in RACE.items():
             if ("race", name, seed) not in done:
-                steps = BASE["steps"] if preset == "nanogpt-cpu" else round(share * whole / pace(runs, "all the good ones"))
-                yield "race", name, seed, PRESETS[preset]["shape"], of_preset(PRESETS[preset]), steps
+                faster = 1 if preset == "nanogpt-cpu" else pace["base"] / pace["all the good ones"]
+                yield ("race", name, seed, round(share * BASE["steps"] * faster)), PRESETS[preset]["shape"], of_preset(PRESETS[preset])
 
 
-def store(about, runs):
+def store(about, pace, runs):
     rows = ",\n".join("  " + json.dumps(r, ensure_ascii=False) for r in runs)   # a run a line, for whoever reads the file
-    written = f'{{\n "about": {json.dumps(about)},\n "runs": [\n{rows}\n ]\n}}\n'
+    written = (
+        f'{{\n "about": {json.dumps(about)},\n "pace": {json.dumps(pace, ensure_ascii=False)},\n "runs": [\n{rows}\n ]\n}}\n'
+    )
     write_aside(RESULTS, lambda part: part.write_text(written, encoding="utf-8"))
 
 
@@ -118,10 +144,15 @@ def main():
         "hardware": "2-core CPU, one thread", "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "steps": STEPS,
     }
-    runs = json.loads(RESULTS.read_text(encoding="utf-8"))["runs"] if RESULTS.exists() else []
-    for part, name, seed, shape, how, steps in todo(runs):
-        runs.append({"part": part, "name": name, "seed": seed, **run(shape, how, steps, seed, ids)})
-        store(about, runs)
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": []}
+    pace, runs = before.get("pace") or paces(), before["runs"]
+    for (part, name, seed, steps), shape, how in todo(runs, pace):
+        each = pace["base" if name == "nanogpt-cpu" else "all the good ones" if part == "race" else name]
+        runs.append({
+            "part": part, "name": name, "seed": seed, "steps": steps,
+            "val": run(shape, how, steps, seed, ids), "seconds": round(steps * each, 1),
+        })
+        store(about, pace, runs)
         print(runs[-1], flush=True)
     return 0
 
