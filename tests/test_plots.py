@@ -22,9 +22,12 @@ LOOKS = [{"step": 100 * i, "train": 3 - 0.3 * i, "val": 3 - 0.2 * i} for i in ra
 CHARS, CHANCES = "abcdefghijklmnopqrst", torch.arange(20.0).softmax(dim=0)
 AXES = ("a title", "x", "y")
 PICTURES = {   # each function that shows a picture, as the pages call it
+    "against_base": lambda: plots.against_base({"one": {"base": [2, 2.1], "new": [1.9, 1.8]}, "two": {"base": [2], "new": [1.9]}}, SAYS),
     "attention": lambda: plots.matrices(
         [plots.attention(WEIGHTS, f"head {h}", LETTERS, FUTURE, numbers="{:.2f}") for h in range(4)], SAYS, columns=2
     ),
+    "bands": lambda: plots.bands({"one": ([1, 10], [[3, 3.2], [2, 2.1]]), "two": ([1, 10], [[4], [3]])}, *AXES, SAYS, [(2.5, "even")]),
+    "answer_map": lambda: plots.answer_map({"one": (torch.eye(9) > 0, 99)}, SAYS, trained=30),
     "bars": lambda: plots.bars("a\n ", [3, 2, 1], *AXES, SAYS, highlight=[1], line=(1.5, "even"), numbers="{:.0f}"),
     "batch_windows": lambda: plots.batch_windows(torch.zeros(60, dtype=torch.long), torch.tensor([4, 30]), 8, lambda ids: "a" * len(ids)),
     "cache": lambda: plots.cache("tea "),
@@ -42,7 +45,12 @@ PICTURES = {   # each function that shows a picture, as the pages call it
     "lines": lambda: plots.lines(
         {"one": ([1, 10, 100], [1e-8, 1e-4, 1]), "two": ([1, 10, 100], [1, 1, 1])}, *AXES, SAYS, xscale="log", yscale="log"
     ),
+    "growth": lambda: plots.growth({
+        what: {"values": (4, 8, 16), "ms": [10.0, 21.0, 44.5], "megabytes": [30, 50, 120], "exponents": {"ms": 1.07, "megabytes": 0.9}}
+        for what in ("T", "C", "layers", "batch")
+    }),
     "listening": lambda: plots.listening(WEIGHTS, LETTERS, 2, "a title", SAYS),
+    "masked_targets": lambda: plots.masked_targets("3+4=70", 4),
     "matrices": lambda: plots.matrices(
         [{"matrix": WEIGHTS, "title": "a title", "xlabel": "x", "ylabel": "y", "cmap": plots.SIGNED}] * 2, SAYS, signs="="
     ),
@@ -54,16 +62,22 @@ PICTURES = {   # each function that shows a picture, as the pages call it
     "sharpening": lambda: plots.sharpening(torch.randn(8), "a title", SAYS),
     "sizes": lambda: plots.sizes({"small": (465_000, 1e6), "large": (175e9, 300e9)}),
     "skeleton": lambda: plots.skeleton("09"),
+    "shares": lambda: plots.shares(
+        {"before": {"formed": 0.1, "right": 0.0}, "after": {"formed": 0.9, "right": 1.0}}, "a title", SAYS,
+        stored={"after": {"formed": [0.8, 0.95]}},
+    ),
     "split_strip": lambda: plots.split_strip(1_003_854, 111_540),
     "spread": lambda: plots.spread({"one": [2.1, 2.2], "two": [2.3, 2.4]}, "a title", SAYS),
     "stacked": lambda: plots.stacked(4),
     "sticks": lambda: plots.sticks([("a ", "ab", [0.3, 0.7], 0.4), ("b", "ab", [0.99, 0.01], 0.995)], "a title", SAYS),
     "text_to_batch": lambda: plots.text_to_batch("First Citizen:\nBefore we", torch.arange(24), (2, 9, 14), 8),
+    "three_stages": lambda: plots.three_stages(),
     "timeline": lambda: plots.timeline({"ROMEO": [10, 500], "JULIET": [600]}, 1000, (900, "the last tenth"), "a title"),
     "token_rows": lambda: plots.token_rows([("start", list("she"), None), ("merge", ["sh", "e"], "sh")], "a title", SAYS),
     "training_shot": lambda: plots.training_shot(
         {"looks": LOOKS, "step": 500, "sample": "ROMEO:\nO me", "attention": WEIGHTS[None, None]}, LETTERS, 0, 0, 500, SAYS
     ),
+    "trade": lambda: plots.trade({"one": [(1, 2), (1.1, 2.1)], "two": [(2, 1)]}, *AXES, SAYS, path=("one", "two")),
     "trade_off": lambda: plots.trade_off(((65, 1024, 8192), (10**6, 5 * 10**5, 3 * 10**5)), {"bytes": (256, 10**6, "above")}, SAYS),
 }
 
@@ -117,7 +131,7 @@ def test_every_picture_function_is_drawn_here_and_used():
     }
     assert showing <= set(PICTURES)
     pages = "".join(cell["source"] for path in ALL for cell in cells(path, "code"))
-    modules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "utils").glob("*.py"))
+    modules = "".join(path.read_text(encoding="utf-8") for path in (*(ROOT / "utils").glob("*.py"), ROOT / "tests" / "bench.py"))
     for name, thing in inspect.getmembers(plots, inspect.isfunction):
         if thing.__module__ == plots.__name__:
             used = len(re.findall(rf"\b{name}\(", modules)) - modules.count(f"def {name}(")
