@@ -103,7 +103,7 @@ def _slip(exercise, passed, case, got):
     """The words of a slip that gives just what came, and passes what the answer passed; or nothing."""
     for words, wrong in exercise.slips.items():
         try:
-            if _compare(exercise, case, got, _result(exercise, wrong, case)) is None and all(
+            if _compare(exercise, case, _plain(got), _plain(_result(exercise, wrong, case))) is None and all(
                 _compare(exercise, one, _result(exercise, wrong, one), _result(exercise, exercise.reference, one)) is None
                 for one in passed
             ):
@@ -111,6 +111,11 @@ def _slip(exercise, passed, case, got):
         except Exception:   # a slip may fail on a case that others pass
             continue
     return ""
+
+
+def _plain(thing):
+    """A tensor with one number as that number: the same slip, whether it was returned with or without .item()."""
+    return thing.item() if isinstance(thing, torch.Tensor) and thing.ndim == 0 else thing
 
 
 def _result(exercise, answer, case):
@@ -192,6 +197,8 @@ def _same(one, other):
         return torch.equal(one, other)
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, nn.Module):
         return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
     return callable(one) or one == other
