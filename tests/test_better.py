@@ -88,15 +88,15 @@ def test_orthogonalize_does_not_care_how_long_a_gradient_is():
     assert torch.equal(orthogonalize(torch.zeros(5, 8)), torch.zeros(5, 8))
 
 
-@pytest.mark.parametrize("shape, decay", [((8, 8), 0.0), ((24, 8), 0.5), ((8, 24), 0.0)])
-def test_muon_steps_like_pytorchs(shape, decay):
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
+def test_muon_steps_like_pytorchs(shape):
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     torch.manual_seed(0)
     ours = nn.Parameter(torch.randn(shape))
     theirs = nn.Parameter(ours.detach().clone())
     start = ours.detach().clone()
-    optimizers = Muon([ours], lr=0.02, weight_decay=decay), torch.optim.Muon([theirs], lr=0.02, weight_decay=decay)
+    optimizers = Muon([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
     for _ in range(3):
         ours.grad = torch.randn(shape)
         theirs.grad = ours.grad.clone()

@@ -203,13 +203,13 @@ def test_resume_refuses_another_model_and_damage(tmp_path):
 
 def test_the_shipped_model(tmp_path, monkeypatch):
     m, tokenizer, info = checkpoint.load_pretrained()
-    assert checkpoint.PRETRAINED.stat().st_size < 4_000_000
+    assert checkpoint.PRETRAINED.stat().st_size < 8_000_000
     assert tokenizer.vocab_size == m.config.vocab_size == 65
     text = train.load_text()
     if not train.is_original(text):
         pytest.skip("tiny Shakespeare cannot be had here")
     _, val_ids = train.train_val_split(torch.tensor(tokenizer.encode(text)))
-    assert train.evaluate(m, val_ids) <= 1.85
+    assert train.evaluate(m, val_ids) <= 1.45
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from utils.nanogpt import NanoGPT, NanoGPTConfig
 
 MODELS = {"GPT": (GPT, GPTConfig), "NanoGPT": (NanoGPT, NanoGPTConfig)}   # what a checkpoint may hold
 PRETRAINED = ROOT / "data" / "models" / "shakespeare.safetensors"
-PRETRAINED_SHA256 = "c4dea83d39f82e3549fcade70ebd9f2b25456475469842bc2dfd3712e5913f67"
+PRETRAINED_SHA256 = "e82ca69edfc82ea90c870c9b06b43de386f91f5f6334e3cc42ad75d479470618"
 
 
 def save(path, model, tokenizer, dtype=torch.float32, **info):

@@ -4,8 +4,8 @@
 data/features.json. It stores after every run, and goes on where it was stopped.
 
 The file has "about" (hardware, versions, date, steps), "pace", seconds a step of each feature, and
-"runs", a list of {"part", "name", "seed", "steps", "val", "seconds"}: ``val`` over the whole
-validation split, ``seconds`` the steps times the pace. Its parts:
+"runs", a list of {"part", "name", "seed", "steps", "val"}, with ``val`` over the whole validation
+split. Its parts:
 
     equal steps   each feature alone, and all together, at STEPS steps
     equal time    the same, with as many steps as fit into the time the base model takes; no
@@ -37,7 +37,8 @@ FEATURES = {   # name: (settings of the model, of the training)
     "squared ReLU": ({"activation": "relu2"}, {}),
     "SwiGLU": ({"activation": "swiglu"}, {}),
     "query–key norm": ({"qk_norm": True}, {}),
-    "zero-initialized": ({"init": "zero"}, {}),
+    "PyTorch's start": ({"init": "pytorch"}, {}),
+    "zero-initialized": ({"init": "zero"}, {}),   # with PyTorch's start for the rest
     "biases": ({"bias": True}, {}),
     "weight tying": ({"tied": True}, {}),
     "averaged weights": ({}, {"average": 0.97}),
@@ -56,26 +57,30 @@ def build(shape, seed):
     return NanoGPT(NanoGPTConfig(**{**BASE["shape"], **shape}))
 
 
-def paces(rounds=20, steps=5):
-    """Seconds a step of every feature, of this process's work: the least of some rounds in which each one has its turn.
+def paces(wanted, rounds=20, steps=5):
+    """Seconds a step of the wanted features, or of "better-cpu", of this process's work: the least of some rounds.
 
-    In turn, because a machine is slower at one minute than at another, and each must have both;
+    In each round every one has its turn, because a machine is slower at one minute than at another, and each must have both;
     the least, because what else a machine does can only add.
     """
     ids = torch.randint(BASE["shape"]["block_size"], (10_000,))
-    models = {name: build(shape, 0) for name, (shape, _) in FEATURES.items()}
-    hows = {name: base_with(changes)(models[name], STEPS) for name, (_, changes) in FEATURES.items()}
-    seconds = {name: [] for name in FEATURES}
+    works = {name: (shape, base_with(changes)) for name, (shape, changes) in FEATURES.items() if name in wanted}
+    if "better-cpu" in wanted:
+        works["better-cpu"] = PRESETS["better-cpu"]["shape"], of_preset(PRESETS["better-cpu"])
+    models = {name: build(shape, 0) for name, (shape, _) in works.items()}
+    hows = {name: how(models[name], STEPS) for name, (_, how) in works.items()}
+    seconds = {name: [] for name in works}
     for _ in range(rounds):
         for name, model in models.items():
-            x, y = get_batch(ids, BASE["batch_size"], model.block_size)
+            x, y = get_batch(ids, hows[name]["batch_size"], model.block_size)
             optimizers = hows[name]["optimizer"]
             mean = AveragedModel(model) if hows[name]["average"] else None
             start = time.process_time()
             for _ in range(steps):
                 model.zero_grad(set_to_none=True)
                 model(x, y)[1].backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                if "clip" in hows[name]:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), hows[name]["clip"])
                 for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
                     optimizer.step()
                 if mean:
@@ -121,7 +126,7 @@ def todo(runs, pace):
     for seed in SEEDS:
         for name, (preset, share) in RACE.items():
             if ("race", name, seed) not in done:
-                faster = 1 if preset == "nanogpt-cpu" else pace["base"] / pace["all the good ones"]
+                faster = 1 if preset == "nanogpt-cpu" else pace["base"] / pace["better-cpu"]
                 yield ("race", name, seed, round(share * BASE["steps"] * faster)), PRESETS[preset]["shape"], of_preset(PRESETS[preset])
 
 
@@ -145,13 +150,14 @@ def main():
         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "steps": STEPS,
     }
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": []}
-    pace, runs = before.get("pace") or paces(), before["runs"]
+    pace, runs = before.get("pace", {}), before["runs"]
+    missing = {*FEATURES, "better-cpu"} - {*pace}
+    if missing:   # beside the base, so that all are measured at the same speed of the machine
+        found = paces({*missing, "base"})
+        scale = pace.get("base", found["base"]) / found["base"]
+        pace = {name: round(seconds * scale, 5) for name, seconds in found.items()} | pace
     for (part, name, seed, steps), shape, how in todo(runs, pace):
-        each = pace["base" if name == "nanogpt-cpu" else "all the good ones" if part == "race" else name]
-        runs.append({
-            "part": part, "name": name, "seed": seed, "steps": steps,
-            "val": run(shape, how, steps, seed, ids), "seconds": round(steps * each, 1),
-        })
+        runs.append({"part": part, "name": name, "seed": seed, "steps": steps, "val": run(shape, how, steps, seed, ids)})
         store(about, pace, runs)
         print(runs[-1], flush=True)
     return 0

@@ -1,6 +1,6 @@
 """What the explorers look at: the model of every chapter, one training in snapshots, attention weights.
 
-``python -m utils.snapshots`` trains all of it again as the chapters do, about seven minutes on
+``python -m utils.snapshots`` trains all of it again as the chapters do, about nine minutes on
 one core, and stores it in two small files in data/models.
 """
 
@@ -18,7 +18,7 @@ from utils import checkpoint
 from utils.data import ROOT, CharTokenizer, get_batch, is_original, load_text, train_val_split
 from utils.model import GPT, Block, FeedForward, GPTConfig, Head, LanguageModel, MultiHeadAttention
 from utils.nanogpt import NanoGPT
-from utils.train import LADDER, estimate_loss, evaluate, train
+from utils.train import LADDER, PRESETS, estimate_loss, evaluate, train
 
 CHAPTERS = ROOT / "data" / "models" / "chapters.safetensors"
 TRAINING = ROOT / "data" / "models" / "training.safetensors"
@@ -52,12 +52,14 @@ BODIES = {   # 32 channels, context 8, as the chapters build them
 
 
 def build(chapter, vocab_size):
-    """The model of chapter 04, 06, 07, 08, 09 or 10, untrained."""
+    """The model of chapter 04, 06, 07, 08, 09, 10 or 11, untrained."""
+    if chapter == "11":
+        return GPT(GPTConfig(vocab_size, **PRESETS["cpu"]["shape"]))
     return Bigram(vocab_size) if chapter == "04" else LanguageModel(vocab_size, 32, 8, BODIES[chapter]())
 
 
 def chapter_models():
-    """({"04 · bigram": model, … "11 · scaled up": model}, tokenizer), trained, in eval mode; the last one is the shipped model.
+    """({"04 · bigram": model, … "11 · scaled up": model}, tokenizer), trained, in eval mode.
 
     Raises FileNotFoundError or ValueError where a stored file is missing or damaged.
     """
@@ -67,7 +69,6 @@ def chapter_models():
         model = build(chapter, tokenizer.vocab_size)
         model.load_state_dict({name[3:]: w.float() for name, w in weights.items() if name.startswith(chapter)})
         models[f"{chapter} · {names[chapter]['name']}"] = model.eval()
-    models[f"11 · {names['11']['name']}"], _, _ = checkpoint.load_pretrained()
     return models, tokenizer
 
 
@@ -100,11 +101,11 @@ def predictions(model, ids):
 @torch.no_grad()
 def attention(model, idx):
     """Who hears whom, in every head of a GPT or NanoGPT in eval mode: ids (1, T) → weights (n_layer, n_head, T, T)."""
-    T = idx.shape[1]
-    x = model.token_embedding(idx) + model.position_embedding(torch.arange(T))   # (1, T, C)
+    T, layers = idx.shape[1], []
     future = torch.ones(T, T).triu(1).bool()                                     # (T, T)
-    layers = []
-    for block in model.body.blocks if isinstance(model, NanoGPT) else model.body[:-1]:
+    batched = isinstance(model, NanoGPT)
+    x = model.embed(idx) if batched else model.token_embedding(idx) + model.position_embedding(torch.arange(T))   # (1, T, C)
+    for block in model.body.blocks if batched else model.body[:-1]:
         q, k = _queries_and_keys(block, block.ln1(x)[0])                         # (n_head, T, H) each
         scores = q @ k.transpose(-2, -1) * k.shape[-1] ** -0.5                   # (n_head, T, H) @ (n_head, H, T) → (n_head, T, T)
         layers.append(scores.masked_fill(future, float("-inf")).softmax(dim=-1))
@@ -116,8 +117,8 @@ def _queries_and_keys(block, x):
     """x (T, C), normalized → queries and keys (n_head, T, H) of one block."""
     if hasattr(block, "sa"):
         return [torch.stack([layer(x) for layer in layers]) for layers in zip(*[(h.query, h.key) for h in block.sa.heads])]
-    q, k, _ = block.attn.qkv(x).view(len(x), 3, block.attn.n_head, -1).permute(1, 2, 0, 3)
-    return q, k
+    qkv = block.attn.qkv(x).view(len(x), 3, block.attn.n_head, -1).permute(1, 2, 0, 3)   # (3, n_head, T, H)
+    return block.attn.place(qkv[:2], 0)
 
 
 def _read(path):
@@ -143,7 +144,9 @@ def _train_chapter(chapter, train_ids, val_ids, vocab_size):
     torch.manual_seed(1337)
     model = build(chapter, vocab_size)
     if chapter != "04":
-        train(model, train_ids, val_ids, steps=5000, batch_size=32, lr=1e-3, eval_every=5000)
+        how = PRESETS["cpu"] if chapter == "11" else {"steps": 5000, "batch_size": 32, "lr": 1e-3}
+        how = {name: how[name] for name in ("steps", "batch_size", "lr")}
+        train(model, train_ids, val_ids, **how, eval_every=how["steps"])
         return model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)   # chapter 04 has a loop of its own
     for _ in range(3000):
@@ -156,7 +159,7 @@ def _train_chapter(chapter, train_ids, val_ids, vocab_size):
 
 def _store_chapters(train_ids, val_ids, tokenizer):
     weights, losses, ladder = {}, {}, json.loads(LADDER.read_text())
-    for chapter in ("04", *BODIES):
+    for chapter in ("04", *BODIES, "11"):
         model = _train_chapter(chapter, train_ids, val_ids, tokenizer.vocab_size)
         losses[chapter] = round(evaluate(model, val_ids), 4)
         # Another machine adds up in another order; more than that is another model than the page's.

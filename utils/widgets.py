@@ -12,7 +12,6 @@ import torch
 from ipywidgets import HTML, Dropdown, FloatSlider, IntSlider, Layout, SelectionSlider, Text, VBox
 
 from utils import checkpoint, plots, snapshots
-from utils.nanogpt import NanoGPT
 from utils.sample import generate
 
 
@@ -193,6 +192,7 @@ def tokenizers(cut, n_merges, gpt2=None):
 def next_character():
     """Chapter 11: how much a typed text surprises the model of each chapter, and what each expects next."""
     models, tokenizer = snapshots.chapter_models()
+    models["18 · shipped model"], _, _ = checkpoint.load_pretrained()
 
     def draw(text, back):
         text, said = readable(text, tokenizer.chars, 64)
@@ -266,8 +266,6 @@ def training_steps():
 def sampling():
     """Chapter 14: what temperature, top-k and top-p make of the next character, and of a short sample."""
     model, tokenizer, _ = checkpoint.load_pretrained()
-    if not isinstance(model, NanoGPT):
-        model = NanoGPT.from_heads(model)
 
     def draw(text, temperature, top_k, top_p, seed):
         text, said = readable(text, tokenizer.chars, model.block_size)
