@@ -125,7 +125,7 @@ EARLIER = {
 def ours():
     """{name: (syntax tree, the thing itself)} of what utils defines."""
     found = {}
-    for name in ("data", "model", "nanogpt", "checkpoint", "train", "sample"):
+    for name in ("data", "model", "nanogpt", "checkpoint", "train", "sample", "muon", "finetune", "arithmetic", "assistant"):
         module = importlib.import_module(f"utils.{name}")
         for key, node in _definitions_of_file(module.__file__).items():
             found[key] = (node, getattr(module, key))
@@ -192,7 +192,8 @@ def bare_course(tmp_path_factory):
     course = tmp_path_factory.mktemp("course")
     shutil.copytree(ROOT / "utils", course / "utils", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "data" / "models", course / "data" / "models")
-    shutil.copy(ROOT / "data" / "ladder.json", course / "data")
+    for stored in (ROOT / "data").glob("*.json"):   # the ladder, and what longer runs gave
+        shutil.copy(stored, course / "data")
     (course / "notebooks" / "solutions").mkdir(parents=True)
     return course
 
@@ -248,7 +249,7 @@ def test_most_cells_are_compared():
 
 
 # What each chapter set out to reach; the bands in the ladder are wider, for other machines' rounding.
-GOALS = {"04": 2.50, "06": 2.42, "07": 2.30, "08": 2.26, "09": 2.09, "10": 2.07, "11": 1.85, "13": 1.89}
+GOALS = {"04": 2.50, "06": 2.42, "07": 2.30, "08": 2.26, "09": 2.09, "10": 2.07, "11": 1.85, "13": 1.89, "18": 1.70}
 
 
 @chapters

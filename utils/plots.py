@@ -1101,7 +1101,7 @@ def shares(stages, title, alt, stored=None):
         ax.bar_label(bars, [f"{values[name]:.0%}" for name in names], padding=4, fontsize=11)
         for x, name in zip(places, names):
             points = (stored or {}).get(stage, {}).get(name, [])
-            ax.plot([x] * len(points), points, "o", ms=6, color="white", mec=INK)
+            ax.plot([x + 0.3 * width] * len(points), points, "o", ms=6, color="white", mec=INK)   # beside the number
     ax.set_xticks(range(len(names)), names)
     ax.set(title=title, xlabel="what the rule looks at", ylabel="share of the answers", ylim=(0, 1.12), yticks=(0, 0.5, 1))
     fig.legend(*ax.get_legend_handles_labels(), frameon=False, loc="outside right upper")
