@@ -57,7 +57,8 @@ def hugging_face(vocab_size, block_size, n_layer, n_head, n_embd, **_):
     """The same shape as an independent GPT-2; called with ids and labels."""
     from transformers import GPT2Config, GPT2LMHeadModel
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size, block_size, n_embd, n_layer, n_head, use_cache=False, **dropout))
+    shape = {"vocab_size": vocab_size, "n_positions": block_size, "n_embd": n_embd, "n_layer": n_layer, "n_head": n_head}
+    model = GPT2LMHeadModel(GPT2Config(**shape, use_cache=False, **dropout))
     model.loss_type = "ForCausalLM"
     return lambda idx, targets: (None, model(idx, labels=idx).loss), model
 
