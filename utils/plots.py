@@ -197,6 +197,8 @@ def lines(
     for level in levels:
         draw_level(ax, *level)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    if all(isinstance(x, int) for xs, _ in curves.values() for x in xs):   # no mark at step 2.5
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 2.5, 5, 10), integer=True))
     if xscale == "log":   # name the points that were measured, not the powers of ten
         measured = sorted({x for xs, _ in curves.values() for x in xs})
         ax.set_xticks(measured, [f"{x:,}" for x in measured], minor=False)
@@ -1101,7 +1103,8 @@ def shares(stages, title, alt, stored=None):
         ax.bar_label(bars, [f"{values[name]:.0%}" for name in names], padding=4, fontsize=11)
         for x, name in zip(places, names):
             points = (stored or {}).get(stage, {}).get(name, [])
-            ax.plot([x + 0.3 * width] * len(points), points, "o", ms=6, color="white", mec=INK)   # beside the number
+            beside = [x + (0.18 + 0.12 * k) * width for k in range(len(points))]   # each for itself, and off the number
+            ax.plot(beside, points, "o", ms=6, color="white", mec=INK)
     ax.set_xticks(range(len(names)), names)
     ax.set(title=title, xlabel="what the rule looks at", ylabel="share of the answers", ylim=(0, 1.12), yticks=(0, 0.5, 1))
     fig.legend(*ax.get_legend_handles_labels(), frameon=False, loc="outside right upper")

@@ -151,6 +151,10 @@ EXERCISES = {
         slips={
             "Is the reference forgotten? What counts is how much likelier an answer became.":
                 _dpo(lambda a, b, ref_a, ref_b, beta: beta * (a - b)),
+            "Is this the ratio of the probabilities? The reward takes its logarithm, a difference.":
+                _dpo(lambda a, b, ref_a, ref_b, beta: beta * ((a - ref_a).exp() - (b - ref_b).exp())),
+            "Are the log-probabilities divided? The logarithm of a ratio is a difference.":
+                _dpo(lambda a, b, ref_a, ref_b, beta: beta * (a / ref_a - b / ref_b)),
             "Is β missing?": _dpo(lambda a, b, ref_a, ref_b, beta: (a - ref_a) - (b - ref_b)),
             "Is β outside of the logarithm? It multiplies the margin, before σ.":
                 lambda a, b, ref_a, ref_b, beta: -beta * F.logsigmoid((a - ref_a) - (b - ref_b)).mean().item(),
