@@ -118,7 +118,7 @@ EARLIER = {
     ("10", "Block"): ((C, 4, T), {}, {}, (C,)),
 } | {   # without chapter 14's cache; the whole model takes ids, not channels
     ("13", name): ((NanoGPTConfig(11, T, n_layer=2, n_head=4, n_embd=C, bias=True),), {}, {}, inputs)
-    for name, inputs in (("CausalSelfAttention", (C,)), ("BatchedBlock", (C,)), ("Body", (C,)), ("NanoGPT", None))
+    for name, inputs in (("CausalSelfAttention", (C,)), ("MLP", (C,)), ("BatchedBlock", (C,)), ("Body", (C,)), ("NanoGPT", None))
 }
 
 

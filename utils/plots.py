@@ -1115,11 +1115,13 @@ def growth(rows):
     """README: how time and memory of a training step grow, for each of {what: {"values", "ms", "megabytes", "exponents"}}."""
     fig, axes = new(15, 4.4, columns=len(rows))
     for ax, (what, row) in zip(axes, rows.items()):
-        for (key, unit), colour, style in zip({"ms": "milliseconds", "megabytes": "megabytes"}.items(), COLOURS, ("-", "--")):
-            ax.plot(row["values"], row[key], style, color=colour, marker="o", label=f"{unit}: grow as {what}^{row['exponents'][key]}")
-        ax.set(title=f"A training step against {what}", xlabel=what, ylabel="milliseconds, megabytes", xscale="log", yscale="log")
+        for (key, unit), colour, style in zip({"ms": "time", "megabytes": "memory"}.items(), COLOURS, ("-", "--")):
+            ax.plot(row["values"], row[key], style, color=colour, marker="o", label=f"{unit}: {what}^{row['exponents'][key]}")
+        ax.set(title=f"A step against {what}", xlabel=what, ylabel="milliseconds, megabytes", xscale="log", yscale="log")
         ax.set_xticks(row["values"], [f"{value:,}" for value in row["values"]])
         ax.minorticks_off()
-        ax.yaxis.set_major_formatter(lambda y, _: power_of_ten(y))
-        ax.legend(frameon=False, fontsize=11)
+        low, high = min(row["ms"] + row["megabytes"]), max(row["ms"] + row["megabytes"])
+        ax.set_ylim(low / 4, 1.2 * high)   # room for the legend below
+        ax.set_yticks((30, 100, 300), ("30", "100", "300"))
+        ax.legend(frameon=False, fontsize=11, loc="lower right")
     show(fig, "Four panels of rising lines: time and memory of a training step against " + ", ".join(rows) + ".")

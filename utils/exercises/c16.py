@@ -9,7 +9,7 @@ from utils.checks import Exercise
 from utils.exercises import randoms
 
 
-def answer_loss(logits, targets):
+def mean_surprise(logits, targets):
     total, count = 0.0, 0
     for row, ids in zip(logits, targets.tolist()):
         for scores, i in zip(row, ids):
@@ -74,7 +74,7 @@ def _dpo(margin):
 
 EXERCISES = {
     "16.1": Exercise(
-        reference=answer_loss,
+        reference=mean_surprise,
         cases=lambda: [_masked(2, 5, 7, (2, 4)), _masked(3, 4, 11, (1, 0, 3)), _masked(1, 6, 65, (6,))],
         insight="The model still reads the question, it only is not asked to have written it.",
         slips={
@@ -97,7 +97,7 @@ EXERCISES = {
                     targets >= 0
                 ].mean().item(),
             "Is a minus missing? The surprise is −ln p.":
-                lambda logits, targets: -answer_loss(logits, targets),
+                lambda logits, targets: -mean_surprise(logits, targets),
         },
     ),
     "16.2": Exercise(
