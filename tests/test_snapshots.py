@@ -60,8 +60,10 @@ def test_the_stored_models_are_the_pages():
         pytest.skip("the understudy has no numbers to agree with")
     assert tokenizer.chars == CharTokenizer(text).chars
     _, val_ids = train_val_split(torch.tensor(tokenizer.encode(text)))
+    made = snapshots._read(snapshots.CHAPTERS)[1]["losses"]
     for name, model in models.items():
-        assert evaluate(model, val_ids) == pytest.approx(ladder[name[:2]]["val"], abs=0.005)
+        assert evaluate(model, val_ids) == pytest.approx(made[name[:2]], abs=0.005)            # 16 bits a weight
+        assert made[name[:2]] == pytest.approx(ladder[name[:2]]["val"], abs=0.01)   # the page, perhaps on another machine
 
 
 def test_the_training_goes_down_from_snapshot_to_snapshot():

@@ -286,7 +286,7 @@ def test_a_folder_that_cannot_be_made(command, tmp_path):
 
 @pytest.mark.parametrize("raw, words", [
     (b"", "is empty"),
-    (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text (byte 0 is 0x89)"),
+    (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text (byte 0 is 0x89, which would be '‰' in Windows-1252)"),
     ("Größe".encode("latin-1") * 99, "save it as UTF-8"),
     (b"abc\x00" * 999, "zero bytes"),
     (b"too short", "text of at least 90 characters"),
