@@ -275,7 +275,7 @@ def sampling():
         with torch.no_grad():
             probs = model(idx)[0][0, -1].softmax(dim=-1)                     # (1, T, V) → (V,)
         how = {"temperature": round(temperature, 2), "top_k": top_k if top_k < len(probs) else None, "top_p": round(top_p, 2)}
-        out = generate(model, idx, 40, **how, generator=torch.Generator().manual_seed(seed))   # (1, T + 40)
+        out = generate(model, idx, 24, **how, generator=torch.Generator().manual_seed(seed))   # (1, T + 24)
         plots.choices(tokenizer.chars, probs, **how, sample=f"{text[-14:]}→{tokenizer.decode(out[0, idx.shape[1] :].tolist())}")
         return said
 
