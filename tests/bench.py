@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import platform
 import re
 import resource
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from tests import refresh
 from tests.notebooks import CHAPTERS
 from utils import plots, sample
-from utils.checkpoint import load_pretrained, write_aside
+from utils.checkpoint import load_pretrained, made_with, write_aside, write_json
 from utils.data import ROOT, CharTokenizer, get_batch, load_text, train_val_split
 from utils.model import GPT, GPTConfig
 from utils.nanogpt import NanoGPT, NanoGPTConfig
@@ -271,19 +270,16 @@ def main():
         found = json.loads(RESULTS.read_text(encoding="utf-8"))
         found["notebooks"] = [_apart("--page", path.stem) for path in CHAPTERS]
         table(found["notebooks"])
-        store(found)
+        write_json(RESULTS, found)
         return 0
     text, repeats = load_text(), 1 if args.quick else 3
     ids = train_val_split(torch.tensor(CharTokenizer(text).encode(text)))
-    found = {"about": {
-        "hardware": f"{os.cpu_count()}-core CPU", "threads": torch.get_num_threads(), "device": pick_device(),
-        "torch": torch.__version__.split("+")[0], "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
-    }}
+    found = {"about": {**made_with(), "device": pick_device(), "python": platform.python_version()}}
     found["on a GPU"] = "not measured"   # the lecture's size and the best model; none was at hand
     found["training"] = trainings(repeats, 1 if args.quick else 4)
     table(found["training"])
     if not args.quick:
-        found["to a loss"] = to_a_loss(ids, (("nanogpt-cpu", 2000), *(("better-cpu", n) for n in (150, 350, 800))))
+        found["to a loss"] = to_a_loss(ids, (("nanogpt-cpu", 2000), *(("better-cpu", n) for n in (150, 350, 650, 800))))
         table(found["to a loss"])
     found["generation"] = generation((32, 64) if args.quick else (64, 128, 256), repeats)
     table(found["generation"])
@@ -297,12 +293,8 @@ def main():
            for what, e in ((what, row["exponents"]) for what, row in found["growth"].items())])
     _, picture = plots.taken(plots.growth, found["growth"])
     write_aside(RESULTS.with_suffix(".png"), lambda part: part.write_bytes(picture[0]))
-    store(found)
+    write_json(RESULTS, found)
     return 0
-
-
-def store(found):
-    write_aside(RESULTS, lambda part: part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from utils.checkpoint import save, write_aside
+from utils.checkpoint import made_with, save, write_json
 from utils.data import ROOT, CharTokenizer
 from utils.nanogpt import NanoGPT, NanoGPTConfig
 from utils.train import BETTER, flat_linear, muon
@@ -238,14 +238,14 @@ def main(argv=None):
     parser.add_argument("--only", choices=[*ADDERS, *CALCULATORS], nargs="+", help="these models (default: all)")
     args = parser.parse_args(argv)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"models": {}}
-    results["made with"] = f"one thread of a 2-core CPU, torch {torch.__version__.split('+')[0]}, {time.strftime('%Y-%m-%d')}"
     torch.set_num_threads(1)
+    results["made with"] = ", ".join(made_with().values())
     for seed in args.seeds:
         for name in args.only or [*CALCULATORS, *ADDERS]:
             numbers, model = _measure(name, seed)
             results["models"].setdefault(name, {})[str(seed)] = numbers
             print(f"{name:20} seed {seed}: {numbers['right']} after {numbers['seconds']} s", flush=True)
-            write_aside(RESULTS, lambda part: part.write_text(json.dumps(results, indent=None) + "\n", encoding="utf-8"))
+            write_json(RESULTS, results)
             if name == "with steps":
                 save(CALCULATOR, model, tokenizer, torch.float16, seed=seed, right=numbers["right"])
     return 0

@@ -8,14 +8,12 @@ import copy
 import json
 import random
 import sys
-from datetime import date
-from functools import partial
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from utils.checkpoint import load_pretrained, write_aside
+from utils.checkpoint import load_pretrained, made_with, write_json
 from utils.data import ROOT
 from utils.sample import Cache
 
@@ -370,13 +368,8 @@ def main(seeds):
     runs = json.loads(MEASURED.read_text(encoding="utf-8"))["runs"] if MEASURED.exists() else {}
     for seed in seeds:
         runs[str(seed)] = one_run(seed)
-        made = {"hardware": "2-core CPU, one thread", "torch": torch.__version__.split("+")[0], "date": str(date.today())}
-        write_aside(MEASURED, partial(_write, {**made, "runs": runs}))
+        write_json(MEASURED, {**made_with(), "runs": runs})
         print(f"seed {seed} is stored in {MEASURED.name}", flush=True)
-
-
-def _write(found, path):
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

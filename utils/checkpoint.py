@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -141,6 +142,17 @@ def write_aside(path, write):
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write a value as JSON, as ``write_aside`` does."""
+    write_aside(path, lambda part: part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+
+
+def made_with():
+    """On what a number was measured, to be stored beside it: hardware, PyTorch's version and the date."""
+    hardware = f"{os.cpu_count()}-core CPU, threads: {torch.get_num_threads()}"
+    return {"hardware": hardware, "torch": torch.__version__.split("+")[0], "date": date.today().isoformat()}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import time
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from utils.checkpoint import write_aside
+from utils.checkpoint import made_with, write_aside
 from utils.data import ROOT, CharTokenizer, get_batch, is_original, load_text, train_val_split
 from utils.nanogpt import NanoGPT, NanoGPTConfig
 from utils.train import BETTER, PRESETS, adamw, evaluate, flat_linear, muon, recipe, train, warmup_cosine
@@ -145,10 +145,7 @@ def main():
         return 2
     ids = train_val_split(torch.tensor(CharTokenizer(text).encode(text)))
     torch.set_num_threads(1)
-    about = {
-        "hardware": "2-core CPU, one thread", "torch": torch.__version__.split("+")[0],
-        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "steps": STEPS,
-    }
+    about = {**made_with(), "python": platform.python_version(), "steps": STEPS}
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"runs": []}
     pace, runs = before.get("pace", {}), before["runs"]
     missing = {*FEATURES, "better-cpu"} - {*pace}

@@ -8,13 +8,11 @@ import argparse
 import copy
 import json
 import math
-import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import redirect_stdout
-from datetime import date
 from io import StringIO
 from pathlib import Path
 
@@ -152,8 +150,7 @@ def _run(args):
     results = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {"made": made, "runs": []}
     if any(results["made"][key] != made[key] for key in made):
         raise ValueError(f"{args.out} holds results of another text or other steps; name another file with --out")
-    hardware = f"{os.cpu_count()}-core CPU, threads: {torch.get_num_threads()}"
-    results["made"] |= {"hardware": hardware, "torch": torch.__version__, "date": date.today().isoformat()}
+    results["made"] |= checkpoint.made_with()
     for seed in args.seeds:
         if seed in [run["seed"] for run in results["runs"]]:
             continue
@@ -161,7 +158,7 @@ def _run(args):
         with redirect_stdout(StringIO()):   # the looks of some fifteen trainings
             run = one_seed(seed, tokenizer, first, shakespeare, args.steps)
         results["runs"].append({**run, "cpu_seconds": round(time.process_time() - start)})
-        checkpoint.write_aside(args.out, lambda part: part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8"))
+        checkpoint.write_json(args.out, results)
         print(f"seed {seed}: {results['runs'][-1]['cpu_seconds']} s, stored in {args.out}", flush=True)
     return 0
 
