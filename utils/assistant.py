@@ -7,6 +7,7 @@
 import copy
 import json
 import random
+import re
 import sys
 
 import torch
@@ -78,7 +79,7 @@ def encode_question(tokenizer, question):
     """
     if not question or "\n" in question:
         raise ValueError(f"a question is one line of text, but this is {question!r}")
-    if len(question) > Q_LEN - 7:
+    if len(question) > Q_LEN - 7:   # 7: the characters of "Q: ", of the new line and of "A: "
         raise ValueError(
             f"the question has {len(question)} characters, but this assistant's context has room for "
             f"{Q_LEN - 7}; ask a shorter one"
@@ -93,8 +94,14 @@ def encode_questions(tokenizer, questions):
 
 
 def encode_document(tokenizer, question, answer):
-    """Question and answer as ids, and what is to be learned of them: two lists of Q_LEN + A_LEN − 1."""
+    """Question and answer as ids, and what is to be learned of them: two lists of Q_LEN + A_LEN − 1.
+
+    Raises ValueError for an answer that is too long.
+    """
     said = tokenizer.encode(answer + "\n")
+    if len(said) > A_LEN:
+        size = len(said) - 1
+        raise ValueError(f"the answer has {size} characters, but there is room for {A_LEN - 1}; shorten it")
     ids = encode_question(tokenizer, question) + said + [END] * (A_LEN - len(said))
     targets = [-1] * (Q_LEN - 1) + said + [-1] * (A_LEN - len(said))   # −1: not to learn
     return ids[:-1], targets
@@ -159,7 +166,7 @@ def judge(word, answer):
     """What the rule looks at in one answer, where ``word`` is right; each is 0 or 1."""
     return {
         "formed": answer[0].isupper() and answer.endswith(".\n"),   # a sentence, and then the end
-        "right": word.lower() in answer.lower(),
+        "right": re.search(rf"\b{word}\b", answer, re.IGNORECASE) is not None,
         "polite": "my friend" in answer or "please you" in answer,
         "rude": "fool" in answer or "gone" in answer,
     }
@@ -211,9 +218,9 @@ def ranked_pairs(policy, tokenizer, questions, draw, noise=0.15):
     return torch.stack(better), torch.stack(worse), torch.tensor(erred)
 
 
-def ranking_loss(better, worse):
+def ranking_loss(r_better, r_worse):
     """Bradley and Terry: the surprise that better won, for rewards (B,) and (B,)."""
-    return -F.logsigmoid(better - worse).mean()
+    return -F.logsigmoid(r_better - r_worse).mean()
 
 
 def learn_ranking(reward_model, better, worse, steps, seed, lr=1e-3, batch_size=8):
@@ -245,7 +252,7 @@ def learn_ranking(reward_model, better, worse, steps, seed, lr=1e-3, batch_size=
 def ranking_accuracy(reward_model, better, worse, erred):
     """How often it agrees with the raters, with their rule, and how often they themselves did."""
     agrees = reward_of(reward_model, better) > reward_of(reward_model, worse)   # (N,)
-    shares = {"raters": agrees, "rule": agrees != erred, "allowed": ~erred}
+    shares = {"raters": agrees, "rule": agrees != erred, "ceiling": ~erred}
     return {name: share.float().mean().item() for name, share in shares.items()}
 
 

@@ -27,11 +27,12 @@ class Muon(torch.optim.Optimizer):
     """Momentum, and each matrix's step made orthogonal before it is taken: every direction counts alike.
 
     For matrices only; embeddings, heads, norms and biases belong to AdamW. The step of a
-    matrix (m, n) is longer by √(m/n) where it widens.
+    matrix (m, n) is longer by √(m/n) where it widens. ``weight_decay`` is AdamW's: each step
+    first takes that share, times the learning rate, from every weight.
     """
 
-    def __init__(self, params, lr=0.02, momentum=0.95):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.ndim != 2:
                 raise ValueError(f"Muon steps with matrices, but a parameter has shape {tuple(p.shape)}; give it to AdamW")
@@ -47,4 +48,5 @@ class Muon(torch.optim.Optimizer):
                 mean = self.state[p]["mean"].lerp_(p.grad, 1 - group["momentum"])   # (m, n): a running mean of the gradients
                 ahead = p.grad.lerp(mean, group["momentum"])                        # (m, n): Nesterov's look ahead
                 longer = max(1, p.shape[0] / p.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(orthogonalize(ahead), alpha=-group["lr"] * longer)

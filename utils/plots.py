@@ -199,8 +199,8 @@ def lines(
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
     if all(isinstance(x, int) for xs, _ in curves.values() for x in xs):   # no mark at step 2.5
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 2.5, 5, 10), integer=True))
-    if xscale == "log":   # name the points that were measured, not the powers of ten
-        measured = sorted({x for xs, _ in curves.values() for x in xs})
+    measured = sorted({x for xs, _ in curves.values() for x in xs})
+    if xscale == "log" and len(measured) < 20:   # name the points that were measured, not the powers of ten
         ax.set_xticks(measured, [f"{x:,}" for x in measured], minor=False)
         ax.minorticks_off()
     if yscale == "log":
@@ -972,18 +972,19 @@ def durations(seconds, title):
               + ": it grows from seconds or minutes to many thousand years.")
 
 
-def bands(curves, title, xlabel, ylabel, alt, levels=(), ticks=None):
-    """Chapter 15: for each of {name: (xs, ys)} the mean of ys[i], several values at xs[i], and a band from the least to the largest."""
+def bands(curves, title, xlabel, ylabel, alt, levels=(), xscale="log"):
+    """Chapters 15 and 16: for each of {name: (xs, ys)} the mean of ys[i], several values at xs[i], and a band from least to largest."""
     fig, ax = new(10, 4.8)
     for (name, (xs, ys)), colour, style in zip(curves.items(), COLOURS, ("-", "--", "-.", ":")):
         ax.plot(xs, [sum(values) / len(values) for values in ys], style, color=colour, marker="o", label=name)
         ax.fill_between(xs, [min(values) for values in ys], [max(values) for values in ys], color=colour, alpha=0.25, lw=0)
     for level in levels:
         draw_level(ax, *level)
-    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale="log")
-    xs = next(iter(curves.values()))[0]
-    ax.set_xticks(xs, ticks or [f"{x:,}" for x in xs])
-    ax.minorticks_off()
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, xscale=xscale)
+    if xscale == "log":   # name the points that were measured
+        xs = next(iter(curves.values()))[0]
+        ax.set_xticks(xs, [f"{x:,}" for x in xs])
+        ax.minorticks_off()
     ax.legend(frameon=False)
     show(fig, alt)
 
@@ -1021,7 +1022,7 @@ def masked_targets(text, start):
     ax.set(xlim=(-1.8, n + 0.2), ylim=(-0.2, 2.5), title="Only the answer has a loss")
     ax.axis("off")
     show(fig, f"Two rows of boxes. Below, the {n} inputs of the problem {text}. Above, their targets: those inside the question are "
-              f"hatched, the {n - start + 1} of the answer are orange, with an arrow from the input below.")
+              f"hatched, the {n - start + 1} characters of the answer are orange, with an arrow from the input below.")
 
 
 RIGHT_OR_WRONG = LinearSegmentedColormap.from_list("right or wrong", [RED, TINTS[0]])
@@ -1048,7 +1049,7 @@ def answer_map(maps, alt, trained=None):
 
 
 def against_base(panels, alt):
-    """Chapter 18: for each of {title: {name: losses}} a panel with a row for each name: small points and their mean.
+    """Chapter 18: for each of {title: {name: losses}} a panel with a row for each name: a circle a seed, a bar at their mean.
 
     The dotted line is the mean of the first row; every panel has the same rows.
     """
@@ -1059,8 +1060,8 @@ def against_base(panels, alt):
         ax.axvline(base, color=INK, lw=2, ls=":")
         for i, name in enumerate(names):
             mean = sum(rows[name]) / len(rows[name])
-            ax.plot(rows[name], [i] * len(rows[name]), "o", ms=6, color=SKY)
-            ax.plot(mean, i, "D", ms=9, color=BLUE if i else INK, mec="white")
+            ax.plot([mean, mean], [i - 0.32, i + 0.32], color=BLUE if i else INK, lw=3)
+            ax.plot(rows[name], [i] * len(rows[name]), "o", ms=8, color=SKY, mec=INK, mew=1, alpha=0.8)
         ax.set_yticks(range(len(names)), names if ax is axes[0][0] else [""] * len(names))
         ax.grid(axis="y", color=PALE, lw=1.5)
         ax.set_axisbelow(True)
@@ -1093,18 +1094,21 @@ def three_stages():
 
 
 def shares(stages, title, alt, stored=None):
-    """Chapter 16: for each of {stage: {name: share}} a bar at each name; ``stored`` is {stage: {name: shares}}, small points on top."""
+    """Chapter 16: for each of {stage: {name: share}} a bar at each name; ``stored`` is {stage: {name: shares}}, rings."""
     names = list(next(iter(stages.values())))
     fig, ax = new(10, 4.2)
     width = 0.8 / len(stages)
     for i, (stage, values) in enumerate(stages.items()):
         places = [x - 0.4 + (i + 0.5) * width for x in range(len(names))]
-        bars = ax.bar(places, [values[name] for name in names], width * 0.92, color=COLOURS[i], label=stage)
-        ax.bar_label(bars, [f"{values[name]:.0%}" for name in names], padding=4, fontsize=11)
+        ax.bar(places, [values[name] for name in names], width * 0.92, color=COLOURS[i], label=stage)
         for x, name in zip(places, names):
             points = (stored or {}).get(stage, {}).get(name, [])
-            beside = [x + (0.18 + 0.12 * k) * width for k in range(len(points))]   # each for itself, and off the number
-            ax.plot(beside, points, "o", ms=6, color="white", mec=INK)
+            side_by_side = [x + (k - (len(points) - 1) / 2) * 0.22 * width for k in range(len(points))]
+            rings, = ax.plot(side_by_side, points, "o", ms=6, color="white", mec=INK)
+            top = max([values[name], *points])   # the number stands above the bar and its rings
+            ax.annotate(f"{values[name]:.0%}", (x, top), (0, 7), textcoords="offset points", ha="center", fontsize=11)
+    if stored:
+        rings.set_label("a stored run")
     ax.set_xticks(range(len(names)), names)
     ax.set(title=title, xlabel="what the rule looks at", ylabel="share of the answers", ylim=(0, 1.12), yticks=(0, 0.5, 1))
     fig.legend(*ax.get_legend_handles_labels(), frameon=False, loc="outside right upper")

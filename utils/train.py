@@ -67,7 +67,8 @@ PRESETS = {
     "better": {
         "model": (NanoGPT, NanoGPTConfig),
         "shape": {"block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 192, "dropout": 0.1, **BETTER},
-        "steps": 1700, "batch_size": 32, "lr": 6e-3, "muon": 0.02, "average": 0.99, "eval_iters": 10,
+        "steps": 1700, "batch_size": 32, "lr": 6e-3, "muon": 0.02, "weight_decay": 0.2,
+        "average": 0.99, "eval_iters": 10,
     },
 }
 
@@ -172,13 +173,13 @@ def warmup_cosine(steps, warmup, floor=0.1):
     return factor
 
 
-def muon(model, lr, muon_lr=0.02):
+def muon(model, lr, muon_lr=0.02, weight_decay=0.0):
     """[Muon for the matrices of the body, AdamW at ``lr`` for embeddings, head and vectors]. Chapter 18."""
     matrices = [p for p in model.body.parameters() if p.ndim == 2]
     taken = set(matrices)
     rest = [p for p in model.parameters() if p not in taken]
     return [
-        Muon(matrices, lr=muon_lr),
+        Muon(matrices, lr=muon_lr, weight_decay=weight_decay),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=_can_fuse(model)),
     ]
 
@@ -277,7 +278,8 @@ def train(
         print(f"\nstopped by hand after step {step - 1}{kept}", flush=True)
         raise
     except RuntimeError as error:
-        if world > 1 and "onnection" in str(error):   # what gloo and nccl say when a neighbour is gone
+        # What gloo and NCCL say when a neighbour is gone; which of it depends on who was just sending.
+        if world > 1 and any(said in str(error) for said in ("onnection", "roken pipe", "gloo", "NCCL")):
             raise ConnectionAbortedError(_GONE) from error
         raise
     if average:
@@ -449,7 +451,8 @@ def recipe(preset, model, steps):
     """How a preset trains: the arguments of ``train`` that say with which optimizer, schedule and clipping."""
     lr = preset["lr"]
     if "muon" in preset:
-        return {"optimizer": muon(model, lr, preset["muon"]), "schedule": flat_linear(steps), "average": preset["average"]}
+        optimizer = muon(model, lr, preset["muon"], preset.get("weight_decay", 0.0))
+        return {"optimizer": optimizer, "schedule": flat_linear(steps), "average": preset["average"]}
     if "warmup" in preset:
         return {"optimizer": adamw(model, lr), "schedule": warmup_cosine(steps, preset["warmup"]), "clip": 1.0}
     return {"lr": lr}

@@ -82,6 +82,18 @@ def _counted_in_all(losses, patience):
     return best, len(losses)
 
 
+def _first_is_bad(losses, patience):
+    bad, best = 0, 0
+    for i, loss in enumerate(losses):
+        if loss < losses[best]:
+            bad, best = 0, i
+        else:
+            bad += 1
+        if bad == patience:
+            return best, i + 1
+    return best, len(losses)
+
+
 def _mix(change, whole=lambda a, b: b.clone()):
     return lambda old, new, share: {
         name: change(old[name], new[name], share) if old[name].is_floating_point() else whole(old[name], new[name]) for name in old
@@ -132,7 +144,7 @@ EXERCISES = {
             ([3.0, 2.5, 2.6, 2.7, 2.4, 2.5, 2.6, 2.7, 2.8, 2.2], 3), ([3.0, 2.5, 2.6, 2.4, 2.3], 2), ([2.0, 2.1, 2.2], 1),
             ([2.0, 1.5, 1.5, 1.5, 1.4], 2), ([3.0, 2.0, 2.5, 2.3, 2.2, 1.9], 3), ([1.5], 2),
         ],
-        insight="It never sees the better look that comes later: patience is a price for time, not a proof.",
+        insight="It never sees a better look that comes later. Less patience saves time, and may miss the best model.",
         slips={
             "Does it go on to the end? Stop after `patience` looks that brought nothing new.":
                 lambda losses, patience: (losses.index(min(losses)), len(losses)),
@@ -145,6 +157,9 @@ EXERCISES = {
                 _stops(returned=lambda best, i, losses: (best, i)),
             "Do you return the best loss? The index of its look is asked for.":
                 _stops(returned=lambda best, i, losses: (losses[best], i + 1)),
+            "Is the first look counted as a bad one? It is the best so far.": _first_is_bad,
+            "Are the two results exchanged? First the index of the best look, then how many were made.":
+                _stops(returned=lambda best, i, losses: (i + 1, best)),
             "Does it stop one look too late? After `patience` looks without a new best it is over.":
                 _stops(at=lambda i, best: i - best - 1),
         },
@@ -194,7 +209,9 @@ EXERCISES = {
 
 
 def _in_order(mixed, old):
-    """A dict of tensors as a list, in the order of ``old``, so that it can be compared; other things as they are."""
-    if isinstance(mixed, dict) and mixed.keys() != old.keys():
+    """A dict of tensors as a list, in the order of ``old``, so that it can be compared."""
+    if not isinstance(mixed, dict):
+        raise TypeError(f"a dict of tensors is asked for, with the names {', '.join(old)}, but this is a {type(mixed).__name__}")
+    if mixed.keys() != old.keys():
         raise ValueError(f"the names in the dict are {', '.join(map(str, mixed))}, not {', '.join(old)}")
-    return [mixed[name] for name in old] if isinstance(mixed, dict) else mixed
+    return [mixed[name] for name in old]

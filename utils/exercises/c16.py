@@ -31,6 +31,11 @@ def _surprise(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten() % logits.shape[-1], reduction="none").view(targets.shape)
 
 
+def _taken(scores, targets):
+    """The mean of scores (B, T, V) at the targets (B, T) that count."""
+    return scores[targets >= 0].gather(-1, targets[targets >= 0][:, None]).mean().item()
+
+
 def pulls(better, worse):
     N = len(better)
     up = [-1 / (1 + math.exp(a - b)) / N for a, b in zip(better.tolist(), worse.tolist())]
@@ -98,6 +103,12 @@ EXERCISES = {
                 ].mean().item(),
             "Is a minus missing? The surprise is −ln p.":
                 lambda logits, targets: -mean_surprise(logits, targets),
+            "Is the logarithm missing? The surprise is −ln p, not −p.":
+                lambda logits, targets: -_taken(logits.softmax(dim=-1), targets),
+            "Are these the logits themselves? First make them log-probabilities: log_softmax.":
+                lambda logits, targets: -_taken(logits, targets),
+            "Is this the logarithm to base 2? We count in nats: ln.":
+                lambda logits, targets: mean_surprise(logits, targets) / math.log(2),
         },
     ),
     "16.2": Exercise(
@@ -112,11 +123,13 @@ EXERCISES = {
                 _pull(lambda d: -torch.sigmoid(-d), mean=False),
             "Do the pairs that are ranked right pull hardest? It must be σ(−d), not σ(d).":
                 _pull(lambda d: -torch.sigmoid(d)),
+            "Is the 3 of the page's cell left over? N is the number of pairs, len(better).":
+                lambda better, worse: (up := -torch.sigmoid(worse - better) / 3, -up),
             "Is the sign turned around? More reward for the better one makes the loss smaller, so its gradient is negative.":
                 _pull(lambda d: torch.sigmoid(-d)),
             "Do both go the same way? What pulls the better one up pushes the worse one down.":
                 _pull(lambda d: -torch.sigmoid(-d), other=1),
-            "Is this the loss itself? Asked is its slope.": _pull(lambda d: -F.logsigmoid(d)),
+            "Is this the loss itself? You need its slope.": _pull(lambda d: -F.logsigmoid(d)),
             "Does the pull miss the logarithm? The loss is −ln σ(d), not −σ(d).":
                 _pull(lambda d: -torch.sigmoid(d) * torch.sigmoid(-d)),
             "Is d turned around? It is better − worse.":
@@ -134,9 +147,13 @@ EXERCISES = {
                 lambda ratio, advantage, clip: (ratio - 1).abs() < clip,
             "Can an advantage of 0 teach something? 0 times any ratio is 0, everywhere.":
                 lambda ratio, advantage, clip: torch.where(advantage >= 0, ratio < 1 + clip, ratio > 1 - clip),
+            "Is the limit 0.2 written into your code? It is the argument clip.":
+                lambda ratio, advantage, clip: still_learns(ratio, advantage, 0.2),
+            "Is an advantage of 0 taken for a bad one? 0 times any ratio is 0, everywhere.":
+                lambda ratio, advantage, clip: torch.where(advantage > 0, ratio < 1 + clip, ratio > 1 - clip),
             "Are the two sides exchanged? A good token must not become much MORE likely, a bad one not much LESS.":
                 lambda ratio, advantage, clip: torch.where(advantage > 0, ratio > 1 - clip, ratio < 1 + clip) & (advantage != 0),
-            "Is this where it is clipped? Asked is where it still learns.":
+            "Is this where it is clipped? The question is where it still learns.":
                 lambda ratio, advantage, clip: ~still_learns(ratio, advantage, clip),
             "Does the upper limit hold for bad tokens too? For them it is the lower one, 1 − clip.":
                 lambda ratio, advantage, clip: (ratio < 1 + clip) & (advantage != 0),
@@ -155,6 +172,10 @@ EXERCISES = {
                 _dpo(lambda a, b, ref_a, ref_b, beta: beta * ((a - ref_a).exp() - (b - ref_b).exp())),
             "Are the log-probabilities divided? The logarithm of a ratio is a difference.":
                 _dpo(lambda a, b, ref_a, ref_b, beta: beta * (a / ref_a - b / ref_b)),
+            "Does β multiply only one of the two gains? A bracket around their difference is missing.":
+                _dpo(lambda a, b, ref_a, ref_b, beta: beta * (a - ref_a) - (b - ref_b)),
+            "Are the references exchanged, or added? From each answer subtract the reference's opinion of the same answer.":
+                _dpo(lambda a, b, ref_a, ref_b, beta: beta * ((a - ref_b) - (b - ref_a))),
             "Is β missing?": _dpo(lambda a, b, ref_a, ref_b, beta: (a - ref_a) - (b - ref_b)),
             "Is β outside of the logarithm? It multiplies the margin, before σ.":
                 lambda a, b, ref_a, ref_b, beta: -beta * F.logsigmoid((a - ref_a) - (b - ref_b)).mean().item(),

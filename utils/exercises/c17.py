@@ -74,6 +74,15 @@ def _carried(a, b, width, incoming=True):
     return torch.stack(out, dim=1)
 
 
+def _downwards(a, b, width):
+    """As ``_carried``, but begun at the highest column."""
+    carry, out = torch.zeros_like(a), []
+    for i in reversed(range(width)):
+        carry = (a // 10**i % 10 + b // 10**i % 10 + carry) // 10
+        out.append(carry)
+    return torch.stack(out, dim=1)
+
+
 def _longest(carried):
     run = best = torch.zeros(len(carried), dtype=torch.long)
     for column in carried.T:
@@ -98,6 +107,11 @@ def _steps(change):
             out += [digit, carry]
         return torch.stack(out, dim=1)
     return steps
+
+
+def _two_steps(a, b):
+    """``three_steps`` of two numbers."""
+    return three_steps(a, b, torch.zeros_like(a))
 
 
 def _forgetful(a, b, c):
@@ -151,6 +165,14 @@ EXERCISES = {
                 lambda logits, targets: -logits[targets != -1].gather(-1, targets[targets != -1][:, None]).mean(),
             "Is the logarithm missing? The loss is the mean of −ln p, not of p.":
                 lambda logits, targets: (-_losses(logits, targets)[targets != -1]).exp().mean(),
+            "Do you take all columns? Of row i only the number at targets[i] counts: index with torch.arange(n) too.":
+                lambda logits, targets: -logits.log_softmax(dim=-1)[targets != -1][:, targets[targets != -1]].mean(),
+            "Do you take whole rows? Of row i only the number at targets[i] counts: index with torch.arange(n) too.":
+                lambda logits, targets: -logits.log_softmax(dim=-1)[targets != -1][targets[targets != -1]].mean(),
+            "Does softmax run over the positions? Each position has its own probabilities: dim=-1.":
+                lambda logits, targets: -logits.log_softmax(dim=1).gather(-1, targets.clamp(min=0)[..., None])[..., 0][
+                    targets != -1
+                ].mean(),
             "Is −1 made 0? The first character is then wanted there: leave these positions out.":
                 lambda logits, targets: _losses(logits, targets.clamp(min=0)).mean(),
         },
@@ -174,6 +196,8 @@ EXERCISES = {
                 lambda a, b, width: _carried(a, b, width).cumprod(dim=1).sum(dim=1),
             "Does it say only whether there is a carry? Count the columns.":
                 lambda a, b, width: _carried(a, b, width).amax(dim=1),
+            "Do you go from the highest column down? A carry comes from below.":
+                lambda a, b, width: _longest(_downwards(a, b, width)),
             "Is one column too many counted? The column that only receives a carry is not in the run.":
                 lambda a, b, width: _longest(_carried(a, b, width)) + 1,
         },
@@ -197,6 +221,10 @@ EXERCISES = {
                 lambda a, b, c: three_steps(a, b, c).view(-1, 3, 2).flip(1).flatten(1),
             "Are all digits first and then all carries? They take turns: a digit, then its carry.":
                 lambda a, b, c: three_steps(a, b, c).view(-1, 3, 2).transpose(1, 2).flatten(1),
+            "Is the whole row turned around? Begin with the lowest column, its digit first.":
+                lambda a, b, c: three_steps(a, b, c).flip(1),
+            "Do you add a + b first, and then c? The carries of the first sum are then hidden.":
+                lambda a, b, c: _two_steps(a + b, c),
             "Is only c missing?": lambda a, b, c: three_steps(a, b, 0 * c),
             "Are these ids? Plain numbers are wanted: leave out the id of 0.": lambda a, b, c: three_steps(a, b, c) + 4,
         },

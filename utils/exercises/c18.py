@@ -53,6 +53,13 @@ def _halves_together(x):
     return torch.cat((turned[..., 0::2], turned[..., 1::2]), dim=-1)
 
 
+def _changed_too_early(x):
+    turned = _turn(x)
+    angles = torch.outer(torch.arange(x.shape[1]), 10000.0 ** (-torch.arange(0, x.shape[-1], 2) / x.shape[-1]))   # (T, H/2)
+    turned[..., 1::2] = turned[..., 0::2] * angles.sin() + x[..., 1::2] * angles.cos()
+    return turned
+
+
 def _even(x):
     U, _, Vt = torch.linalg.svd(x, full_matrices=False)
     return U @ Vt
@@ -101,6 +108,10 @@ EXERCISES = {
             "Does the whole product go through SiLU? Only the gate does.": _gate(lambda g, v: torch.nn.functional.silu(g * v)),
             "Do both halves go through SiLU? Only the gate does.":
                 _gate(lambda g, v: torch.nn.functional.silu(g) * torch.nn.functional.silu(v)),
+            "Does x go through SiLU before the matrix? What gate gave goes through it.":
+                lambda x, gate, value, out: ((torch.nn.functional.silu(x) @ gate.T) * (x @ value.T)) @ out.T,
+            "Is it the sigmoid of what value gave? SiLU takes both its z and its sigmoid from what gate gave.":
+                _gate(lambda g, v: g * v.sigmoid()),
             "Is the value left out? It is multiplied with the gate.": _gate(lambda g, v: torch.nn.functional.silu(g)),
         },
     ),
@@ -121,6 +132,10 @@ EXERCISES = {
             "Are these still the first weights?": lambda weights, keep: weights[0],
             "Do the two shares sum to 1? The new weights bring 1 − keep.": lambda weights, keep: _summed(weights, keep, 1.0),
             "Is the old mean kept whole? Only the share keep of it stays.": lambda weights, keep: _summed(weights, 1.0, 1 - keep),
+            "Does your function return inside the loop? Then only the first round is made.":
+                lambda weights, keep: running_mean(weights[:2], keep),
+            "Do you divide by the number of weights? The shares already sum to 1.":
+                lambda weights, keep: running_mean(weights, keep) / len(weights),
             "Is the last step left out?": lambda weights, keep: running_mean(weights[:-1] or weights, keep),
             "Do you go from the last to the first? The oldest weights come first.":
                 lambda weights, keep: running_mean(weights[::-1], keep),
@@ -138,6 +153,8 @@ EXERCISES = {
             "Do you turn the other way? (a, b) becomes (a·cos − b·sin, a·sin + b·cos).": lambda x: _turn(x, sign=-1),
             "Do positions begin at 1? The first token, t = 0, is not turned.":
                 lambda x: _turn(x, angle=lambda t, i, H: (t + 1) * 10000.0 ** (-2 * i / H)),
+            "Do you read a first channel after you have changed it? Keep both old ones until both new ones are made.":
+                _changed_too_early,
             "Does the rate fall too slowly? The power is −2i/H, with i the number of the pair.":
                 lambda x: _turn(x, angle=lambda t, i, H: t * 10000.0 ** (-i / H)),
             "Is i the channel in your power? It is the pair's number: 0, 1, 2, … for channels 0, 2, 4, …":
@@ -162,7 +179,7 @@ EXERCISES = {
             "Is the whole step divided by its length? That evens nothing: each singular value becomes 1.":
                 _muon(even=lambda x: x / x.norm()),
             "Does the mean take in the whole gradient? Its share is 1 − momentum.": _muon(taken=lambda momentum: 1.0),
-            "Do you step with the mean? Look ahead: from the gradient, the share momentum of the way to the mean.":
+            "Do you step with the mean, or look ahead to the OLD mean? From the gradient, the share momentum of the way to the new one.":
                 _muon(look=lambda grad, mean, momentum: mean),
             "Do you step with the gradient alone? The mean belongs to it.": _muon(look=lambda grad, mean, momentum: grad),
             "Is the look ahead taken from the wrong end? It begins at the gradient, and goes the share momentum to the mean.":
