@@ -203,6 +203,8 @@ def lines(
     if xscale == "log" and len(measured) < 20:   # name the points that were measured, not the powers of ten
         ax.set_xticks(measured, [f"{x:,}" for x in measured], minor=False)
         ax.minorticks_off()
+    elif xscale == "log":
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     if yscale == "log":
         ax.yaxis.set_major_formatter(lambda y, _: power_of_ten(y))
         ax.yaxis.set_minor_locator(NullLocator())
@@ -985,6 +987,8 @@ def bands(curves, title, xlabel, ylabel, alt, levels=(), xscale="log"):
         xs = next(iter(curves.values()))[0]
         ax.set_xticks(xs, [f"{x:,}" for x in xs])
         ax.minorticks_off()
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.legend(frameon=False)
     show(fig, alt)
 
