@@ -88,15 +88,16 @@ def test_orthogonalize_does_not_care_how_long_a_gradient_is():
     assert torch.equal(orthogonalize(torch.zeros(5, 8)), torch.zeros(5, 8))
 
 
+@pytest.mark.parametrize("decay", [0.0, 2.0])
 @pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24)])
-def test_muon_steps_like_pytorchs(shape):
+def test_muon_steps_like_pytorchs(shape, decay):
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     torch.manual_seed(0)
     ours = nn.Parameter(torch.randn(shape))
     theirs = nn.Parameter(ours.detach().clone())
     start = ours.detach().clone()
-    optimizers = Muon([ours], lr=0.02), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.0)
+    optimizers = [build([p], lr=0.02, weight_decay=decay) for build, p in ((Muon, ours), (torch.optim.Muon, theirs))]
     for _ in range(3):
         ours.grad = torch.randn(shape)
         theirs.grad = ours.grad.clone()
