@@ -1,6 +1,8 @@
 """The visual language: what every picture of the course must have, whatever it shows."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 
 import matplotlib
@@ -14,6 +16,11 @@ from tests.notebooks import ALL, cells
 from utils import plots
 from utils.data import ROOT
 
+MODULES = [plots, *(importlib.import_module(f"{plots.__name__}.{module.name}") for module in pkgutil.iter_modules(plots.__path__))]
+FUNCTIONS = [   # (name, function) of all that the package defines
+    (name, thing) for module in MODULES for name, thing in inspect.getmembers(module, inspect.isfunction)
+    if thing.__module__ == module.__name__
+]
 T, LETTERS = 4, "tea "
 CAUSAL = torch.ones(T, T).tril()
 WEIGHTS, FUTURE = CAUSAL / CAUSAL.sum(1, keepdim=True), CAUSAL == 0
@@ -85,7 +92,8 @@ PICTURES = {   # each function that shows a picture, as the pages call it
 def drawn(name, monkeypatch):
     """The figure, laid out, and its words."""
     shown = []
-    monkeypatch.setattr(plots, "show", lambda fig, alt: shown.append((fig, alt)))
+    for module in MODULES:   # each has imported its own
+        monkeypatch.setattr(module, "show", lambda fig, alt: shown.append((fig, alt)))
     PICTURES[name]()
     (fig, alt), = shown
     FigureCanvasAgg(fig).draw()
@@ -124,18 +132,21 @@ def test_no_words_lie_on_other_words(name, monkeypatch):
             assert wide < 2 or high < 2, f"{one!r} and {other!r}"
 
 
+def test_the_package_gives_every_function_of_its_modules():
+    assert [name for name, thing in FUNCTIONS if getattr(plots, name, None) is not thing] == []
+
+
 def test_every_picture_function_is_drawn_here_and_used():
     showing = {
-        name for name, thing in inspect.getmembers(plots, inspect.isfunction)
-        if thing.__module__ == plots.__name__ and re.search(r"\b(show|matrices|lines)\(", inspect.getsource(thing)) and name != "show"
+        name for name, thing in FUNCTIONS if re.search(r"\b(show|matrices|lines)\(", inspect.getsource(thing)) and name != "show"
     }
     assert showing <= set(PICTURES)
     pages = "".join(cell["source"] for path in ALL for cell in cells(path, "code"))
-    modules = "".join(path.read_text(encoding="utf-8") for path in (*(ROOT / "utils").glob("*.py"), ROOT / "tests" / "bench.py"))
-    for name, thing in inspect.getmembers(plots, inspect.isfunction):
-        if thing.__module__ == plots.__name__:
-            used = len(re.findall(rf"\b{name}\(", modules)) - modules.count(f"def {name}(")
-            assert f"plots.{name}(" in pages or used, f"{name} is used nowhere"
+    sources = (*(ROOT / "utils").glob("*.py"), *(ROOT / "utils" / "plots").glob("*.py"))
+    modules = "".join(path.read_text(encoding="utf-8") for path in (*sources, ROOT / "tests" / "bench.py"))
+    for name, _ in FUNCTIONS:
+        used = len(re.findall(rf"\b{name}\(", modules)) - modules.count(f"def {name}(")
+        assert f"plots.{name}(" in pages or used, f"{name} is used nowhere"
 
 
 def grey(colour):
