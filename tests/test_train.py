@@ -209,7 +209,7 @@ def test_the_shipped_model(tmp_path, monkeypatch):
     if not train.is_original(text):
         pytest.skip("tiny Shakespeare cannot be had here")
     _, val_ids = train.train_val_split(torch.tensor(tokenizer.encode(text)))
-    assert train.evaluate(m, val_ids) <= 1.45
+    assert train.evaluate(m, val_ids) <= 1.43
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from utils.nanogpt import NanoGPT, NanoGPTConfig
 
 MODELS = {"GPT": (GPT, GPTConfig), "NanoGPT": (NanoGPT, NanoGPTConfig)}   # what a checkpoint may hold
 PRETRAINED = ROOT / "data" / "models" / "shakespeare.safetensors"
-PRETRAINED_SHA256 = "e82ca69edfc82ea90c870c9b06b43de386f91f5f6334e3cc42ad75d479470618"
+PRETRAINED_SHA256 = "0140f25370cd3560b9a20f2eba3569880f622851b3a916cd9556d0e42f8327b8"
 
 
 def save(path, model, tokenizer, dtype=torch.float32, **info):
