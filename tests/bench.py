@@ -279,7 +279,7 @@ def main():
     found["training"] = trainings(repeats, 1 if args.quick else 4)
     table(found["training"])
     if not args.quick:
-        found["to a loss"] = to_a_loss(ids, (("nanogpt-cpu", 2000), *(("better-cpu", n) for n in (150, 350, 650, 800))))
+        found["to a loss"] = to_a_loss(ids, (("nanogpt-cpu", 2000), *(("better-cpu", n) for n in (150, 350, 800))))
         table(found["to a loss"])
     found["generation"] = generation((32, 64) if args.quick else (64, 128, 256), repeats)
     table(found["generation"])

@@ -28,6 +28,7 @@ from utils.plots.base import (
     draw_cells,
     draw_cube,
     draw_level,
+    draw_rows,
     draw_tensor,
     draw_tokens,
     name_axes,

@@ -80,6 +80,13 @@ def power_of_ten(number):
     return f"{number:,g}" if 1e-4 < number < 1e7 else "10" + f"{math.log10(number):.0f}".translate(raised)
 
 
+def draw_rows(ax, names):
+    """One row for each name, with a pale line through it and behind what is drawn there."""
+    ax.set_yticks(range(len(names)), list(names))
+    ax.grid(axis="y", color=PALE, lw=1.5)
+    ax.set_axisbelow(True)
+
+
 def draw_level(ax, height, name):
     """A dotted line to compare with, its name above the right end; a white rim keeps both legible over bars."""
     rim = [withStroke(linewidth=5, foreground="white")]

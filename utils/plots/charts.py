@@ -8,7 +8,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from utils.plots.base import BLUE, COLOURS, FORBIDDEN, GREY, INK, ORANGE, PALE, RED, SKY, WEIGHTS, draw_level, new, power_of_ten, show, tick
+from utils.plots.base import (
+    BLUE,
+    COLOURS,
+    FORBIDDEN,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    SKY,
+    WEIGHTS,
+    draw_level,
+    draw_rows,
+    new,
+    power_of_ten,
+    show,
+    tick,
+)
 from utils.train import LADDER
 
 
@@ -159,9 +175,7 @@ def dots(names, values, title, alt, xlabel="validation loss (nats per character)
     for i, (name, value) in enumerate(zip(names, values)):
         ax.plot(value, i, "o", ms=11, color=ORANGE if name in highlight else BLUE)
         ax.annotate(numbers.format(value), (value, i), (11, 0), textcoords="offset points", va="center")
-    ax.set_yticks(range(len(names)), list(names))
-    ax.grid(axis="y", color=PALE, lw=1.5)
-    ax.set_axisbelow(True)
+    draw_rows(ax, names)
     ax.margins(x=0.12)
     ax.set(title=title, xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
     show(fig, alt)
@@ -175,9 +189,7 @@ def spread(groups, title, alt, xlabel="validation loss (nats per character), les
         ax.plot(values, [i] * len(values), "o", ms=6, color=SKY)
         ax.plot(mean, i, "D", ms=10, color=BLUE, mec="white")
         ax.annotate(f"{mean:.2f}", (mean, i), (0, 9), textcoords="offset points", ha="center")
-    ax.set_yticks(range(len(groups)), list(groups))
-    ax.grid(axis="y", color=PALE, lw=1.5)
-    ax.set_axisbelow(True)
+    draw_rows(ax, groups)
     ax.margins(x=0.08)
     ax.set(title=title, xlabel=xlabel, ylim=(len(groups) - 0.5, -0.8))
     show(fig, alt)

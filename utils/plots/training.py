@@ -5,7 +5,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from utils.plots.base import BLUE, COLOURS, GREY, INK, ORANGE, PALE, RED, SKY, TINTS, draw_tokens, new, show
+from utils.plots.base import BLUE, COLOURS, GREY, INK, ORANGE, PALE, RED, SKY, TINTS, draw_rows, draw_tokens, new, show
 
 
 def durations(seconds, title):
@@ -98,9 +98,7 @@ def against_base(panels, alt):
             mean = sum(rows[name]) / len(rows[name])
             ax.plot([mean, mean], [i - 0.32, i + 0.32], color=BLUE if i else INK, lw=3)
             ax.plot(rows[name], [i] * len(rows[name]), "o", ms=8, color=SKY, mec=INK, mew=1, alpha=0.8)
-        ax.set_yticks(range(len(names)), names if ax is axes[0][0] else [""] * len(names))
-        ax.grid(axis="y", color=PALE, lw=1.5)
-        ax.set_axisbelow(True)
+        draw_rows(ax, names if ax is axes[0][0] else [""] * len(names))
         ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
         ax.set(title=title, xlabel="validation loss (nats per character)", ylim=(len(names) - 0.5, -0.6))
     show(fig, alt)
